@@ -1,0 +1,23 @@
+"""What happens as a run goes: one callback a file, named in conf/callbacks.
+
+They read `SceModule.last_validation` and hand figures on through the trainer's callback_metrics and the
+run's records; none looks another one up. Their order in conf/callbacks is the order they act in.
+"""
+
+from callbacks.adapter_export import AdapterExport
+from callbacks.head_heatmap import HeadHeatmap
+from callbacks.progress_lines import ProgressLines
+from callbacks.recall_accuracy_correlation import RecallAccuracyCorrelation
+from callbacks.retrieval_head_recall import RetrievalHeadRecall
+from callbacks.run_records import RunRecords
+from callbacks.throughput import Throughput
+
+__all__ = [
+    "AdapterExport",
+    "HeadHeatmap",
+    "ProgressLines",
+    "RecallAccuracyCorrelation",
+    "RetrievalHeadRecall",
+    "RunRecords",
+    "Throughput",
+]

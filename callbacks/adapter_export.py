@@ -1,0 +1,58 @@
+"""The adapter in PEFT's own format, after every validation."""
+
+import shutil
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from peft import PeftModel
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+from sce.module import SceModule
+from sce.records import write_json
+
+
+class AdapterExport(Callback):
+    """Writes adapter/: weights and config for `PeftModel.from_pretrained`, and sce.json beside them.
+
+    sce.json holds what PEFT does not: the RoPE change, the base model's identity, data, step and the
+    figures of that validation. The folder is replaced as a whole, so it always loads.
+    """
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Export; every rank takes part in gathering, rank 0 writes."""
+        assert isinstance(pl_module, SceModule)
+        model, facts = pl_module.model, pl_module.facts
+        if pl_module.global_step == 0 or not isinstance(model, PeftModel):
+            return
+        state: dict[str, Any] | None = None
+        if torch.distributed.is_initialized():
+            options = StateDictOptions(
+                full_state_dict=True, cpu_offload=True, ignore_frozen_params=True
+            )
+            state = get_model_state_dict(model, options=options)
+        if not trainer.is_global_zero:
+            return
+        new, target = facts.run_dir / ".adapter-new", facts.run_dir / "adapter"
+        shutil.rmtree(new, ignore_errors=True)
+        model.save_pretrained(str(new), state_dict=state)
+        (new / "README.md").unlink(missing_ok=True)  # PEFT's model card template
+        metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        note = {
+            "schema": "sce.adapter/1",
+            "model": facts.model,
+            "weights_sha256": facts.weights_sha256,
+            "rope": dict(facts.rope),
+            "task": facts.task,
+            "concept": facts.concept,
+            "context": facts.context,
+            "train_sha256": facts.train_sha256,
+            "prompt_sha256": facts.prompt_sha256,
+            "seed": facts.seed,
+            "step": pl_module.global_step,
+            "versions": dict(facts.versions),
+            "metrics": metrics,
+        }
+        write_json(new / "sce.json", note)
+        shutil.rmtree(target, ignore_errors=True)
+        new.replace(target)

@@ -1,0 +1,119 @@
+"""Does recall go with accuracy over the checkpoints of this run?"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from sce.module import SceModule
+from sce.records import HeadScores
+from sce.stats import first_differences, head_set, pearson, recall, spearman
+
+# Below this many checkpoints an interval would say nothing.
+MIN_POINTS_FOR_INTERVAL = 8
+
+
+class RecallAccuracyCorrelation(Callback):
+    """After every validation: Spearman and Pearson of recall with F1, of levels and of first differences.
+
+    Both rise with training, so levels correlate by themselves; differences ask whether they rise
+    together. Nothing below 3 checkpoints, no interval below 8. The interval resamples examples (those of
+    validation and of the reference split, each kept over all checkpoints), never checkpoints, which
+    are not independent.
+    """
+
+    def __init__(
+        self, *, tau: float, reference_path: str | None, num_resamples: int = 200, seed: int = 0
+    ) -> None:
+        """Set the reference and the resampling.
+
+        Args:
+            tau: a head is in a set if its mean score is above tau.
+            reference_path: HeadScores JSON; None switches the callback off.
+            num_resamples: bootstrap resamples behind the interval.
+            seed: of the resampling.
+        """
+        self.tau, self.reference_path = tau, reference_path
+        self.num_resamples, self.seed = num_resamples, seed
+        self._points: list[dict[str, Any]] = []
+        self._in_r: np.ndarray | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Load the reference's set (RetrievalHeadRecall sees that it fits)."""
+        if self.reference_path and self._in_r is None:
+            reference = HeadScores.load(Path(self.reference_path))
+            self._in_r = head_set(reference.scores, self.tau)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add this checkpoint and log the correlation so far."""
+        assert isinstance(pl_module, SceModule)
+        validation, facts = pl_module.last_validation, pl_module.facts
+        if validation is None or self._in_r is None:
+            return
+        scores = validation.scores[facts.scorer, facts.mode]
+        self._points = [point for point in self._points if point["step"] != validation.step]
+        self._points.append(
+            {
+                "step": validation.step,
+                "f1": torch.from_numpy(validation.f1).float(),
+                "scores": torch.from_numpy(scores).half(),
+            }
+        )
+        pl_module.hand_on(self.correlations())
+
+    def correlations(self) -> dict[str, float | None]:
+        """The metrics at this point; only `correlation/n` below three checkpoints."""
+        metrics: dict[str, float | None] = {"correlation/n": float(len(self._points))}
+        f1 = [float(point["f1"].mean()) for point in self._points]
+        recalls = [self._recall(point["scores"].double().numpy().mean(axis=0)) for point in self._points]
+        if len(self._points) < 3 or any(value is None for value in recalls):
+            return metrics
+        x = np.array(recalls, dtype=float)
+        metrics |= {
+            "correlation/recall_f1_spearman": spearman(x, f1),
+            "correlation/recall_f1_pearson": pearson(x, f1),
+            "correlation/recall_f1_differences": pearson(
+                first_differences(x), first_differences(np.array(f1))
+            ),
+        }
+        if len(self._points) >= MIN_POINTS_FOR_INTERVAL:
+            low, high = self._interval()
+            metrics |= {
+                "correlation/recall_f1_spearman_low": low,
+                "correlation/recall_f1_spearman_high": high,
+            }
+        return metrics
+
+    def _recall(self, mean_scores: np.ndarray) -> float | None:
+        assert self._in_r is not None
+        return recall(head_set(mean_scores, self.tau), self._in_r)
+
+    def _interval(self) -> tuple[float | None, float | None]:
+        """2.5% and 97.5% of Spearman over resampled examples; None if it is rarely defined."""
+        rng = np.random.default_rng(self.seed)
+        f1 = np.stack([point["f1"].double().numpy() for point in self._points])
+        scores = np.stack([point["scores"].double().numpy() for point in self._points])
+        draws = []
+        for _ in range(self.num_resamples):
+            own = rng.integers(f1.shape[1], size=f1.shape[1])
+            other = rng.integers(scores.shape[1], size=scores.shape[1])
+            means = scores[:, other].mean(axis=1)
+            drawn = spearman(
+                np.array([self._recall(mean) for mean in means], dtype=float), f1[:, own].mean(axis=1)
+            )
+            if drawn is not None:
+                draws.append(drawn)
+        if len(draws) < self.num_resamples // 2:
+            return None, None
+        low, high = np.percentile(draws, [2.5, 97.5])
+        return float(low), float(high)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Every checkpoint's examples, so that a resumed run goes on with them."""
+        return {"points": self._points}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the checkpoints back."""
+        self._points = list(state_dict["points"])

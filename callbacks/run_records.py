@@ -1,0 +1,101 @@
+"""The run's own record: one row a validation, and every prediction."""
+
+import json
+import math
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from sce.module import SceModule
+from sce.records import append_jsonl
+from sce.stats import bootstrap_interval
+
+_HEADS = (
+    "recall",
+    "recall_low",
+    "recall_high",
+    "recall_null",
+    "recall_null_layer",
+    "recall_base",
+    "recall_learned",
+    "recall_learned_low",
+    "recall_learned_high",
+    "precision",
+    "jaccard",
+    "recall_at_k",
+    "cosine",
+    "cosine_low",
+    "cosine_high",
+    "cosine_base",
+    "cosine_learned",
+    "spearman",
+    "num_heads",
+    "num_reference_heads",
+    "greedy_recall",
+    "greedy_cosine",
+)
+_FACTS = (
+    *("run", "study", "seed", "task", "concept", "context", "mix", "train_sha256", "eval_sha256"),
+    *("scorer", "mode", "match", "tau", "k", "context_tokens"),
+)
+
+
+class RunRecords(Callback):
+    """Appends to records.jsonl and writes predictions/step-<step>.jsonl.
+
+    Stands after the callbacks whose figures it records.
+    """
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._before = 0.0
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write this validation's row and predictions."""
+        assert isinstance(pl_module, SceModule)
+        validation, facts = pl_module.last_validation, pl_module.facts
+        if validation is None or not trainer.is_global_zero:
+            return
+        known = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        heads = {name: _number(known.get(f"heads/{name}")) for name in _HEADS}
+        for name in ("num_heads", "num_reference_heads"):
+            heads[name] = None if heads[name] is None else int(heads[name])
+        interval = bootstrap_interval(validation.f1, seed=0)
+        low, high = interval if interval is not None else (None, None)
+        row: dict[str, Any] = {
+            **{name: getattr(facts, name) for name in _FACTS},
+            "step": validation.step,
+            "target_tokens": pl_module.target_tokens,
+            **heads,
+            "f1": _number(known.get("val/f1")),
+            "exact_match": _number(known.get("val/exact_match")),
+            "answer_nll": validation.answer_nll,
+            "f1_low": low,
+            "f1_high": high,
+            "num_examples": len(validation.predictions),
+            "num_reference_examples": len(validation.reference_ids),
+            "warnings": list(facts.warnings),
+            "seconds": round(self._before + time.perf_counter() - self._started, 3),
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        append_jsonl(facts.run_dir / "records.jsonl", row)
+        file = facts.run_dir / "predictions" / f"step-{validation.step:06d}.jsonl"
+        file.parent.mkdir(exist_ok=True)
+        lines = [
+            json.dumps({"id": p.id, "prediction": p.text, "f1": p.f1}, ensure_ascii=False)
+            for p in validation.predictions
+        ]
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Seconds so far."""
+        return {"seconds": self._before + time.perf_counter() - self._started}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting seconds."""
+        self._before = float(state_dict["seconds"])
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else value

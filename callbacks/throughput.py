@@ -1,0 +1,81 @@
+"""How fast it trains, and what validation costs."""
+
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from sce.data.batch import Batch
+from sce.data.datamodule import REFERENCE
+from sce.module import SceModule
+
+
+class Throughput(Callback):
+    """Real tokens a second on each device (padding not counted), peak memory, the price of scoring.
+
+    The clock runs from the first training batch after a validation to the next validation, data
+    loading included, validation excluded.
+    """
+
+    def __init__(self) -> None:
+        self._tokens, self._seconds, self._started = 0, 0.0, 0.0
+        self._validation, self._scoring, self._batch_started = 0.0, 0.0, 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Count real tokens."""
+        self._tokens += batch.num_tokens
+        now = time.perf_counter()
+        self._seconds += now - self._started
+        self._started = now
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the training clock."""
+        self._validation = -time.perf_counter()
+        self._scoring = 0.0
+
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Start the clock of one batch."""
+        self._batch_started = time.perf_counter()
+
+    def on_validation_batch_end(  # noqa: PLR0913 - Lightning's signature
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Add the reference split's passes up: they are there for scoring alone."""
+        if dataloader_idx == REFERENCE:
+            self._scoring += time.perf_counter() - self._batch_started
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log and start the training clock again."""
+        assert isinstance(pl_module, SceModule)
+        self._validation += time.perf_counter()
+        metrics: dict[str, float | None] = {
+            "perf/scoring_share_of_validation": self._scoring / max(1e-9, self._validation),
+            "perf/validation_s": self._validation,
+        }
+        if self._tokens:
+            metrics["perf/tokens_per_s_per_device"] = self._tokens / self._seconds
+        if torch.cuda.is_available():
+            metrics["perf/peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        pl_module.hand_on(metrics)
+        self._tokens, self._seconds = 0, 0.0
+        self._started = time.perf_counter()

@@ -1,0 +1,148 @@
+"""From a typed config to the parts that training and scoring share: model source, data, settings."""
+
+import platform
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from sce.config import RunConfig
+from sce.data.build import Split, build_splits
+from sce.data.encode import Encoder
+from sce.decode import DecodeSettings
+from sce.errors import InputError
+from sce.heads import SCORERS
+from sce.heads.trace import canonical_ids
+from sce.model import attention, build, rope
+from sce.options import LoraOptions
+from sce.records import RunFacts
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything but the weights, which load last."""
+
+    config: RunConfig
+    source: build.Source
+    attention: attention.Choice
+    tokenizer: PreTrainedTokenizerBase
+    encoder: Encoder
+    splits: dict[str, Split]
+    own_rope_theta: float | None
+    max_positions: int | None
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """An answer's text."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+
+def assemble(config: RunConfig, names: Iterable[str], adapter: Path | None = None) -> Parts:
+    """Check what was asked for, then find the model and build the named splits.
+
+    Raises:
+        InputError: anything that the user can mend; nothing has been written by then.
+    """
+    scorer = SCORERS.get(config.scorer.name)
+    if scorer is None:
+        raise InputError(f"scorer={config.scorer.name}: choose from {', '.join(SCORERS)}")
+    if config.mode not in scorer.MODES:
+        modes = ", ".join(scorer.MODES)
+        raise InputError(f"scorer={config.scorer.name} is defined for mode={modes}, not {config.mode}")
+    choice = attention.choose(config.attention, torch.cuda.is_available())
+    source = build.find(config.model)
+    if adapter is not None:
+        build.fit_options_to_adapter(config.model, source, adapter)
+    own = build.load_config(source)
+    theta = rope.rope_theta(own)
+    if config.model.rope_theta is not None and theta is None:
+        rope.set_rope_theta(own, config.model.rope_theta)  # raises with the reason
+    tokenizer = build.load_tokenizer(source)
+    encoder = Encoder(tokenizer)
+    splits = build_splits(config.data, encoder, config.seed, names)
+    positions = getattr(own.get_text_config(), "max_position_embeddings", None)
+    return Parts(config, source, choice, tokenizer, encoder, splits, theta, positions)
+
+
+def settings(parts: Parts, model: nn.Module, *, every_scorer: bool = False) -> DecodeSettings:
+    """What a pass yields; scorers that are defined for no wanted mode are left out."""
+    config = parts.config
+    canonical = None
+    if config.match == "surface":
+        ids = range(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+        canonical = canonical_ids(parts.tokenizer.batch_decode([[i] for i in ids]))
+    return DecodeSettings(
+        max_new_tokens=config.max_new_tokens,
+        end_ids=frozenset(build.end_token_ids(model)),
+        scorers=tuple(SCORERS) if every_scorer else (config.scorer.name,),
+        canonical=canonical,
+    )
+
+
+def model_builder(parts: Parts, lora: LoraOptions) -> Callable[[], nn.Module]:
+    """Builds the base model with a new adapter, whose weights are drawn from the run's seed."""
+
+    def make() -> nn.Module:
+        model = build.load_model(parts.source, parts.config.model, parts.attention)
+        torch.manual_seed(parts.config.seed)
+        return build.add_lora(model, lora)
+
+    return make
+
+
+def scored_model(parts: Parts, adapter: Path | None) -> nn.Module:
+    """The model to score, in eval mode on the best device."""
+    model: nn.Module = build.load_model(parts.source, parts.config.model, parts.attention)
+    if adapter is not None:
+        model = build.load_adapter(model, adapter)  # type: ignore[arg-type]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(device).eval()
+
+
+def facts(parts: Parts, *, run: str, run_dir: Path, study: str | None = None) -> RunFacts:
+    """What identifies a run; splits that were not built leave their field empty."""
+    config, splits = parts.config, parts.splits
+    concept, context = config.data.cell("train")
+    scored = splits.get("reference") or next(iter(splits.values()))
+    packages = ("sce", "torch", "transformers", "peft", "lightning")
+    return RunFacts(
+        run=run,
+        run_dir=run_dir,
+        seed=config.seed,
+        task=config.data.task,
+        concept=concept,
+        context=context,
+        train_sha256=_identity(splits, "train"),
+        eval_sha256=_identity(splits, "val"),
+        reference_sha256=_identity(splits, "reference"),
+        prompt_sha256=parts.encoder.prompt_sha256,
+        weights_sha256=parts.source.sha256,
+        scorer=config.scorer.name,
+        mode=config.mode,
+        match=config.match,
+        tau=config.scorer.tau,
+        k=config.scorer.k,
+        context_tokens=scored.max_prompt_tokens,
+        study=study,
+        rope={"theta": config.model.rope_theta or parts.own_rope_theta, "was": parts.own_rope_theta},
+        model=config.model.name_or_path,
+        versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
+    )
+
+
+def _identity(splits: dict[str, Split], name: str) -> str:
+    return splits[name].sha256 if name in splits else ""
+
+
+def context_warning(parts: Parts) -> str | None:
+    """A line if prompts are longer than the model's positions, else None."""
+    longest = max(split.max_prompt_tokens for split in parts.splits.values())
+    if parts.max_positions is None or longest <= parts.max_positions:
+        return None
+    return (
+        f"prompts of up to {longest} tokens, but the model was made for {parts.max_positions}; raise "
+        "model.rope_theta or lower data.context_tokens"
+    )

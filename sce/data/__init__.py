@@ -1,0 +1,1 @@
+"""From files and recipes to encoded examples with known evidence."""

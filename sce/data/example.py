@@ -1,0 +1,123 @@
+"""`Example`: a question over documents whose evidence is known as character spans from birth."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sce.errors import InputError
+
+
+@dataclass(frozen=True)
+class Document:
+    """One passage of a context."""
+
+    id: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Span:
+    """Characters start..end (a Python slice) of the text of the document with id `document`."""
+
+    document: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question, its documents in prompt order, and the sentences that hold the answer.
+
+    `answers` are aliases of one answer. `evidence` is in hop order. `meta` travels along unread.
+    """
+
+    id: str
+    task: str
+    documents: tuple[Document, ...]
+    question: str
+    answers: tuple[str, ...]
+    evidence: tuple[Span, ...]
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def evidence_texts(self) -> list[str]:
+        """The evidence sentences, in hop order."""
+        texts = {document.id: document.text for document in self.documents}
+        return [texts[span.document][span.start : span.end] for span in self.evidence]
+
+    @property
+    def target(self) -> str:
+        """The answer that is trained and scored: the first alias verbatim in the evidence."""
+        evidence = self.evidence_texts()
+        for answer in self.answers:
+            if any(answer in text for text in evidence):
+                return answer
+        raise InputError(f"example {self.id}: none of its answers {list(self.answers)} is in its evidence")
+
+    def with_documents(self, documents: tuple[Document, ...]) -> "Example":
+        """The same question over other documents."""
+        return replace(self, documents=documents)
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of one line of an Example JSONL file."""
+        return {
+            "id": self.id,
+            "task": self.task,
+            "documents": [{"id": d.id, "title": d.title, "text": d.text} for d in self.documents],
+            "question": self.question,
+            "answers": list(self.answers),
+            "evidence": [
+                {"document": s.document, "start": s.start, "end": s.end} for s in self.evidence
+            ],
+            "meta": dict(self.meta),
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "Example":
+        """Read one object of an Example JSONL file.
+
+        Raises:
+            InputError: a field is missing or of the wrong type, a span points nowhere, or no answer
+                stands in the evidence. The caller adds file and line.
+        """
+        try:
+            example = cls(
+                id=str(row["id"]),
+                task=str(row["task"]),
+                documents=tuple(
+                    Document(str(d["id"]), str(d.get("title", "")), str(d["text"]))
+                    for d in row["documents"]
+                ),
+                question=str(row["question"]),
+                answers=tuple(str(answer) for answer in row["answers"]),
+                evidence=tuple(
+                    Span(str(s["document"]), int(s["start"]), int(s["end"])) for s in row["evidence"]
+                ),
+                meta=dict(row.get("meta") or {}),
+            )
+        except KeyError as error:
+            raise InputError(f"an example without {error}") from None
+        except (TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"a malformed example ({error})") from None
+        example.check()
+        return example
+
+    def check(self) -> None:
+        """Raise `InputError` unless ids are unique, spans lie in their documents and hold an answer."""
+        texts = {document.id: document.text for document in self.documents}
+        if len(texts) != len(self.documents):
+            raise InputError(f"example {self.id}: two documents share an id")
+        if not self.question.strip():
+            raise InputError(f"example {self.id}: the question is empty")
+        if not self.evidence:
+            raise InputError(f"example {self.id}: no evidence")
+        for span in self.evidence:
+            text = texts.get(span.document)
+            if text is None:
+                raise InputError(f"example {self.id}: evidence in document {span.document}, which it lacks")
+            if not 0 <= span.start < span.end <= len(text):
+                raise InputError(
+                    f"example {self.id}: evidence {span.start}..{span.end} is outside document "
+                    f"{span.document} of {len(text)} characters"
+                )
+        _ = self.target

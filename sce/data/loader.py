@@ -1,0 +1,97 @@
+"""A training loader that can go on mid-epoch, and shares every epoch out among ranks."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from sce.data.batch import Batch, collate, deal_batches
+from sce.data.encode import Encoded
+
+
+class EpochSampler(Sampler[int]):
+    """A permutation drawn from (seed, epoch), every world_size-th index from `rank` on."""
+
+    def __init__(self, size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        self.size, self.seed, self.rank, self.world_size = size, seed, rank, world_size
+        self.epoch, self.skip = 0, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of every epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size // self.world_size
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.size, generator=generator)[: len(self) * self.world_size]
+        own = order[self.rank :: self.world_size].tolist()
+        own, self.skip = own[self.skip :], 0
+        return iter(own)
+
+
+class ResumableLoader(DataLoader):
+    """A DataLoader whose state is the number of batches handed out in the current epoch.
+
+    The state is the same on every rank, which is how Lightning restores it. Batches are counted when
+    they are handed out, not when a worker prefetches them.
+    """
+
+    sampler: EpochSampler
+    _handed_out = 0
+    _resume_at = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        """Batches from where `load_state_dict` left off."""
+        self._handed_out, self._resume_at = self._resume_at, 0
+        self.sampler.skip = self._handed_out * (self.batch_size or 1)
+        for batch in super().__iter__():
+            self._handed_out += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Epoch and batches handed out in it."""
+        return {"epoch": self.sampler.epoch, "batches": self._handed_out}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on after that many batches. Lightning sets the epoch too late, so it is set here."""
+        self.sampler.set_epoch(state["epoch"])
+        self._resume_at = state["batches"] % len(self)
+
+
+class _Batches(Dataset[Batch]):
+    """Evaluation batches of fixed composition."""
+
+    def __init__(self, encoded: Sequence[Encoded], indices: list[list[int]]) -> None:
+        self._encoded, self._indices = encoded, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, item: int) -> Batch:
+        chosen = [self._encoded[index] for index in self._indices[item]]
+        return collate(chosen) if chosen else collate([self._encoded[0]], weights=[0])
+
+
+def train_loader(
+    encoded: Sequence[Encoded], batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+) -> ResumableLoader:
+    """Shuffled micro-batches of one rank."""
+    return ResumableLoader(
+        encoded,  # type: ignore[arg-type]
+        batch_size=batch_size,
+        sampler=EpochSampler(len(encoded), seed, rank, world_size),
+        collate_fn=collate,
+        drop_last=True,
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def eval_loader(
+    encoded: Sequence[Encoded], batch_size: int, rank: int = 0, world_size: int = 1
+) -> DataLoader[Batch]:
+    """Whole batches dealt to ranks; a rank short of one gets a batch of weight 0."""
+    indices = deal_batches([len(e.prompt_ids) for e in encoded], batch_size, world_size)
+    return DataLoader(_Batches(encoded, indices[rank::world_size]), batch_size=None)

@@ -1,0 +1,87 @@
+"""MDQA: multi-document question answering on Natural Questions, in the lost-in-the-middle format.
+
+A row holds `question`, `answers`, `ctxs` (title, text, isgold, hasanswer) and `nq_annotated_gold`
+(Liu et al. 2023, github.com/nelson-liu/lost-in-the-middle). The evidence is the sentence that holds
+the answer.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sce.data.example import Document, Example, Span
+from sce.data.text import occurrences, sentences_holding
+from sce.errors import InputError
+
+INSTRUCTION = (
+    "Answer the question using the documents below. Reply with the short answer alone, "
+    "copied word for word from the documents."
+)
+
+
+def from_nq(row: Mapping[str, Any], row_id: str) -> Example:
+    """An Example from one row of the Natural Questions multi-document format.
+
+    Raises:
+        InputError: a field is missing, no document is gold, or no answer stands in the gold document.
+    """
+    try:
+        question = str(row["question"])
+        answers = tuple(str(answer) for answer in row["answers"])
+        contexts = [
+            (str(c.get("title") or ""), str(c["text"]), bool(c.get("isgold"))) for c in row["ctxs"]
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"not a row of the Natural Questions format ({error!r})") from None
+    row_id = str(row.get("id", row_id))
+    documents = tuple(
+        Document(f"{row_id}:d{index}", title, text) for index, (title, text, _) in enumerate(contexts)
+    )
+    gold = [d for d, (_, _, is_gold) in zip(documents, contexts, strict=True) if is_gold]
+    if not gold:
+        raise InputError("no document is marked isgold")
+    annotation = row.get("nq_annotated_gold") or {}
+    evidence = tuple(span for document in gold for span in _evidence(document, answers, annotation))
+    if not evidence:
+        raise InputError(f"none of the answers {list(answers)} stands in the gold document")
+    example = Example(row_id, "mdqa", documents, question, answers, evidence)
+    example.check()
+    return example
+
+
+def _evidence(
+    document: Document, answers: tuple[str, ...], annotation: Mapping[str, Any]
+) -> list[Span]:
+    """The sentence(s) of a gold document that hold the answer.
+
+    Where it stands more than once the annotation narrows it down: to the annotated short answers, and
+    to the part of the document that the annotator marked as the long answer. Sentences that are left
+    all state the answer, and all count.
+    """
+    spans = [span for answer in answers for span in occurrences(document.text, answer)]
+    if len(sentences_holding(document.text, spans)) > 1:
+        short = [str(a) for a in annotation.get("short_answers") or () if a]
+        spans = [s for answer in short for s in occurrences(document.text, answer)] or spans
+        long = str(annotation.get("chunked_long_answer") or annotation.get("long_answer") or "")
+        start = document.text.find(long) if long else -1
+        if start >= 0:
+            inside = [(s, e) for s, e in spans if start <= s and e <= start + len(long)]
+            spans = inside or spans
+    sentences = sentences_holding(document.text, spans)
+    holding = [(s, e) for s, e in sentences if any(a in document.text[s:e] for a in answers)]
+    return [Span(document.id, start, end) for start, end in holding]
+
+
+def render(example: Example) -> tuple[str, dict[str, int]]:
+    """The user's turn, and where in it each document's text begins.
+
+    Returns:
+        (body, {document id: character offset of its text in body}).
+    """
+    body = f"{INSTRUCTION}\n"
+    offsets = {}
+    for number, document in enumerate(example.documents, start=1):
+        title = f" (Title: {document.title})" if document.title else ""
+        body += f"\nDocument [{number}]{title} "
+        offsets[document.id] = len(body)
+        body += document.text
+    return f"{body}\n\nQuestion: {example.question}", offsets

@@ -1,0 +1,58 @@
+"""Sentences and answers in running text, by character offsets."""
+
+import re
+import unicodedata
+from functools import lru_cache
+
+import sentencex
+
+_NOT_WORD = re.compile(r"[^\w\s]", re.UNICODE)
+
+
+@lru_cache(maxsize=100_000)
+def _words(text: str) -> str:
+    """The words of `text`, normalised, for matching at word boundaries (punctuation separates)."""
+    text = _NOT_WORD.sub(" ", unicodedata.normalize("NFKC", text).lower())
+    return f" {' '.join(text.split())} "
+
+
+def holds_answer(text: str, answers: tuple[str, ...]) -> bool:
+    """Whether any answer stands in `text`, at word boundaries, whatever its case."""
+    words = _words(text)
+    return any(_words(answer) in words for answer in answers if _words(answer).strip())
+
+
+def sentence_spans(text: str) -> list[tuple[int, int]]:
+    """(start, end) of every sentence of `text`, without the white space around it."""
+    spans = []
+    for boundary in sentencex.get_sentence_boundaries("en", text):
+        start, end = int(boundary["start_index"]), int(boundary["end_index"])
+        piece = text[start:end]
+        start += len(piece) - len(piece.lstrip())
+        end = start + len(piece.strip())
+        if end > start:
+            spans.append((start, end))
+    return spans
+
+
+def occurrences(text: str, answer: str) -> list[tuple[int, int]]:
+    """(start, end) of every verbatim occurrence of `answer`, whole words where there are any."""
+    found = [(m.start(), m.end()) for m in re.finditer(re.escape(answer), text)]
+    whole = [
+        (start, end)
+        for start, end in found
+        if not (start and text[start - 1].isalnum() and answer[0].isalnum())
+        and not (end < len(text) and text[end].isalnum() and answer[-1].isalnum())
+    ]
+    return whole or found
+
+
+def sentences_holding(text: str, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The sentences that hold the given spans, in order; a span over two sentences joins them."""
+    sentences = sentence_spans(text)
+    holding = set()
+    for start, end in spans:
+        touched = [(s, e) for s, e in sentences if s < end and start < e]
+        if touched:
+            holding.add((touched[0][0], touched[-1][1]))
+    return sorted(holding)

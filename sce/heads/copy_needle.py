@@ -1,0 +1,26 @@
+"""`copy_needle`: the share of the evidence's tokens that a head copies into the answer.
+
+    score(h) = |g_h ∩ k| / |k|,  k = E,  g_h = {j*_t(h) : token(j*_t(h)) = y_t}
+
+Wu et al. 2024 (arXiv 2404.15574, equation 1) as written: distinct positions, so it never exceeds 1
+(their released code counts steps and can). Where the answer is a few words of a long sentence the
+score is small by construction; compare it only with itself.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sce.heads.trace import Trace
+
+MODES = ("teacher_forced", "greedy")
+
+
+def score(trace: Trace) -> Float[Tensor, "layers heads"]:
+    """Distinct evidence positions copied over evidence tokens, 0..1."""
+    layers, heads, _ = trace.looked_at.shape
+    # A slot more than the prompt has, for the steps that copied nothing.
+    slot = torch.where(trace.copied, trace.looked_at, len(trace.prompt))
+    hit = torch.zeros((layers, heads, len(trace.prompt) + 1), device=trace.prompt.device)
+    hit.scatter_(2, slot, 1.0)
+    return hit[..., :-1].sum(dim=-1) / max(1, trace.evidence.numel())

@@ -1,0 +1,272 @@
+"""One training step, and one validation: accuracy and head scores in the same passes.
+
+The loss is taken over answer tokens alone, and lm_head runs on the answer's columns alone. Micro-batches
+backpropagate the *sum* of their token losses; before clipping the gradient is divided by the number of
+target tokens of the whole optimiser step over all ranks, so neither accumulation nor unequal answers
+nor the number of devices changes what is optimised.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sce.data.batch import IGNORE, Batch
+from sce.data.datamodule import REFERENCE, VAL
+from sce.decode import DecodeSettings, Outcome, decode
+from sce.metrics import ExactMatch, TokenF1, exact_match, f1
+from sce.options import OptimizerOptions
+from sce.records import RunFacts
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One validation example's answer."""
+
+    id: str
+    text: str
+    f1: float
+    exact_match: float
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What one validation found; the same on every rank. Callbacks read it in `on_validation_end`."""
+
+    step: int
+    """Optimiser steps taken."""
+    predictions: tuple[Prediction, ...]
+    answer_nll: float
+    """Mean over gold answer tokens (the end of the turn included) of the validation split, in nats."""
+    reference_ids: tuple[str, ...]
+    scores: Mapping[tuple[str, str], np.ndarray]
+    """(scorer, mode) -> [examples, layers, heads] on the reference split, in `reference_ids`' order."""
+
+    @property
+    def f1(self) -> np.ndarray:
+        """F1 of every validation example."""
+        return np.array([prediction.f1 for prediction in self.predictions])
+
+
+class SceModule(L.LightningModule):
+    """A causal LM with an adapter, trained on answers and validated through `sce.decode`."""
+
+    last_validation: Validation | None = None
+
+    def __init__(
+        self,
+        build: Callable[[], nn.Module],
+        detokenize: Callable[[Sequence[int]], str],
+        *,
+        optimizer: OptimizerOptions,
+        settings: DecodeSettings,
+        facts: RunFacts,
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            build: makes the model, once, when Lightning asks for it.
+            detokenize: token ids to text, for F1.
+            optimizer: AdamW and its schedule.
+            settings: scorers, modes and greedy steps of a validation.
+            facts: what identifies the run.
+        """
+        super().__init__()
+        self.strict_loading = False  # checkpoints hold the trainable parts alone
+        self._build, self._detokenize = build, detokenize
+        self.optimizer_options, self.settings, self.facts = optimizer, settings, facts
+        self.net: nn.Module | None = None
+        self.token_f1, self.exact = TokenF1(), ExactMatch()
+        self._outcomes: tuple[list[Outcome], list[Outcome]] = ([], [])
+        self._labels, self._loss = 0, torch.zeros(())
+        self.target_tokens = 0
+        """Answer tokens trained on so far, over all ranks."""
+
+    def configure_model(self) -> None:
+        """Build the model; Lightning may ask more than once."""
+        if self.net is None:
+            self.net = self._build()
+
+    @property
+    def model(self) -> nn.Module:
+        """The built model."""
+        if self.net is None:
+            raise RuntimeError("the model is built by configure_model, which has not run")
+        return self.net
+
+    # -- training ---------------------------------------------------------------------------------
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed by position, so that resuming and scoring in between change no dropout mask."""
+        del batch, batch_idx
+        position = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        torch.manual_seed((self.facts.seed * 1_000_003 + position) * 1009 + self.global_rank)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Summed token loss of a micro-batch, in nats."""
+        del batch_idx
+        logits = self.model(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            use_cache=False,
+            logits_to_keep=batch.labels.shape[1],
+        ).logits
+        loss = nn.functional.cross_entropy(
+            logits.flatten(0, 1).float(), batch.labels.flatten(), ignore_index=IGNORE, reduction="sum"
+        )
+        self._labels += batch.num_labels
+        self._loss = self._loss.to(loss.device) + loss.detach()
+        # Lightning divides by the number of micro-batches; the sum is what counts here.
+        return loss * self.trainer.accumulate_grad_batches
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Normalise gradients by the step's target tokens over all micro-batches and ranks."""
+        totals = torch.stack([self._loss.double(), self._loss.new_tensor(self._labels).double()])
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(totals)
+        loss, labels = totals.tolist()
+        # DDP and FSDP average over ranks, hence the factor world_size.
+        scale = self.trainer.world_size / labels
+        gradients = []
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(scale)
+                    gradients.append(parameter.grad)
+        norm = torch.nn.utils.get_total_norm(gradients)
+        self.target_tokens += int(labels)
+        self._labels, self._loss = 0, torch.zeros((), device=self.device)
+        self._step_metrics = {
+            "train/loss": loss / labels,
+            "train/grad_norm": float(norm),
+            "train/learning_rate": optimizer.param_groups[0]["lr"],
+        }
+        if not math.isfinite(loss):
+            raise RuntimeError(f"the training loss is {loss} at step {self.global_step}")
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Take the step, then log it with the number of steps taken."""
+        super().optimizer_step(*args, **kwargs)
+        self.trainer.callback_metrics.update(
+            {name: torch.tensor(value) for name, value in self._step_metrics.items()}
+        )
+        self.record(self._step_metrics)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW on the trainable parameters; linear warm-up, then cosine to zero."""
+        options = self.optimizer_options
+        trainable = [p for p in self.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            trainable,
+            lr=options.lr,
+            betas=options.betas,
+            eps=options.eps,
+            weight_decay=options.weight_decay,
+        )
+        total = int(self.trainer.estimated_stepping_batches)
+
+        def factor(step: int) -> float:
+            if step < options.warmup_steps:
+                return (step + 1) / (options.warmup_steps + 1)
+            done = (step - options.warmup_steps) / max(1, total - options.warmup_steps)
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # -- validation -------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        """Start afresh."""
+        self._outcomes = ([], [])
+        self.token_f1.reset()
+        self.exact.reset()
+
+    def validation_step(
+        self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> list[Outcome]:
+        """Decode a batch; heads are read on the reference split alone."""
+        del batch_idx
+        settings = self.settings
+        if dataloader_idx == VAL:
+            settings = replace(settings, scorers=())
+        elif "greedy" not in settings.modes:
+            settings = replace(settings, max_new_tokens=0)
+        settings = replace(settings, fixed_steps=self.trainer.world_size > 1)
+        outcomes = [o for o in decode(self.model, batch, settings) if o.weight]
+        self._outcomes[dataloader_idx].extend(outcomes)
+        if dataloader_idx == VAL:
+            for outcome in outcomes:
+                text = self._detokenize(outcome.answer_ids)
+                self.token_f1.update(text, outcome.example.answers)
+                self.exact.update(text, outcome.example.answers)
+        return outcomes
+
+    def on_validation_epoch_end(self) -> None:
+        """Gather what all ranks found, and log accuracy."""
+        val = self._gather(VAL, self._val_row)
+        reference = self._gather(REFERENCE, lambda o: (o.example.id, dict(o.scores)))
+        nll = sum(row[1] for row in val) / max(1, sum(row[2] for row in val))
+        keys = list(reference[0][1]) if reference else []
+        self.last_validation = Validation(
+            step=self.global_step,
+            predictions=tuple(row[0] for row in val),
+            answer_nll=nll,
+            reference_ids=tuple(row[0] for row in reference),
+            scores={key: np.stack([row[1][key].numpy() for row in reference]) for key in keys},
+        )
+        metrics = {
+            "val/f1": float(self.token_f1.compute().mean()),
+            "val/exact_match": float(self.exact.compute().mean()),
+            "val/answer_nll": nll,
+        }
+        self.hand_on(metrics)
+
+    def _val_row(self, outcome: Outcome) -> tuple[Prediction, float, int]:
+        text = self._detokenize(outcome.answer_ids)
+        answers = outcome.example.answers
+        prediction = Prediction(
+            outcome.example.id, text, f1(text, answers), exact_match(text, answers)
+        )
+        return prediction, outcome.nll, outcome.num_labels
+
+    def _gather(self, split: int, row: Callable[[Outcome], Any]) -> list[Any]:
+        """Rows of all ranks, in the order of the example ids."""
+        rows = [(outcome.example.id, row(outcome)) for outcome in self._outcomes[split]]
+        if self.trainer.world_size > 1:
+            parts: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(parts, rows)
+            rows = [item for part in parts for item in part]
+        return [item for _, item in sorted(rows, key=lambda pair: pair[0])]
+
+    # -- logging ----------------------------------------------------------------------------------
+
+    def hand_on(self, metrics: Mapping[str, float | None]) -> None:
+        """Log metrics at this step and leave them in the trainer's callback_metrics; None is NaN there."""
+        values = {k: math.nan if v is None else float(v) for k, v in metrics.items()}
+        self.trainer.callback_metrics.update({k: torch.tensor(v) for k, v in values.items()})
+        self.record({k: v for k, v in values.items() if math.isfinite(v)})
+
+    def record(self, metrics: Mapping[str, float]) -> None:
+        """Log to the run's logger, once over all ranks, at the number of optimiser steps taken."""
+        if self.trainer.is_global_zero and self.logger is not None:
+            self.logger.log_metrics(dict(metrics), step=self.global_step)
+
+    # -- checkpoints ------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the trainable parts alone: the frozen base is the model's own files."""
+        trainable = {name for name, p in self.named_parameters() if p.requires_grad}
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {k: v for k, v in state.items() if k in trainable}
+        checkpoint["sce_target_tokens"] = self.target_tokens
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the token count."""
+        self.target_tokens = int(checkpoint["sce_target_tokens"])

