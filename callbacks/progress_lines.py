@@ -37,7 +37,12 @@ class ProgressLines(Callback):
         rate = float(trainer.callback_metrics.get("train/learning_rate", math.nan))
         elapsed = time.perf_counter() - self._started
         _log.info(
-            "step %d/%d   loss %.3f   lr %.1e   %4.0f s", step, trainer.max_steps, loss, rate, elapsed
+            "step %d/%d   loss %.3f   lr %.1e   %4.0f s",
+            step,
+            trainer.max_steps,
+            loss,
+            rate,
+            elapsed,
         )
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

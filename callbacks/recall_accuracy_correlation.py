@@ -67,7 +67,9 @@ class RecallAccuracyCorrelation(Callback):
         """The metrics at this point; only `correlation/n` below three checkpoints."""
         metrics: dict[str, float | None] = {"correlation/n": float(len(self._points))}
         f1 = [float(point["f1"].mean()) for point in self._points]
-        recalls = [self._recall(point["scores"].double().numpy().mean(axis=0)) for point in self._points]
+        recalls = [
+            self._recall(point["scores"].double().numpy().mean(axis=0)) for point in self._points
+        ]
         if len(self._points) < 3 or any(value is None for value in recalls):
             return metrics
         x = np.array(recalls, dtype=float)
@@ -101,7 +103,8 @@ class RecallAccuracyCorrelation(Callback):
             other = rng.integers(scores.shape[1], size=scores.shape[1])
             means = scores[:, other].mean(axis=1)
             drawn = spearman(
-                np.array([self._recall(mean) for mean in means], dtype=float), f1[:, own].mean(axis=1)
+                np.array([self._recall(mean) for mean in means], dtype=float),
+                f1[:, own].mean(axis=1),
             )
             if drawn is not None:
                 draws.append(drawn)

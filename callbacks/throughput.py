@@ -27,7 +27,12 @@ class Throughput(Callback):
         self._started = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         """Count real tokens."""
         self._tokens += batch.num_tokens
@@ -51,7 +56,7 @@ class Throughput(Callback):
         """Start the clock of one batch."""
         self._batch_started = time.perf_counter()
 
-    def on_validation_batch_end(  # noqa: PLR0913 - Lightning's signature
+    def on_validation_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,

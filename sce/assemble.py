@@ -51,7 +51,9 @@ def assemble(config: RunConfig, names: Iterable[str], adapter: Path | None = Non
         raise InputError(f"scorer={config.scorer.name}: choose from {', '.join(SCORERS)}")
     if config.mode not in scorer.MODES:
         modes = ", ".join(scorer.MODES)
-        raise InputError(f"scorer={config.scorer.name} is defined for mode={modes}, not {config.mode}")
+        raise InputError(
+            f"scorer={config.scorer.name} is defined for mode={modes}, not {config.mode}"
+        )
     choice = attention.choose(config.attention, torch.cuda.is_available())
     source = build.find(config.model)
     if adapter is not None:
@@ -127,9 +129,15 @@ def facts(parts: Parts, *, run: str, run_dir: Path, study: str | None = None) ->
         k=config.scorer.k,
         context_tokens=scored.max_prompt_tokens,
         study=study,
-        rope={"theta": config.model.rope_theta or parts.own_rope_theta, "was": parts.own_rope_theta},
+        rope={
+            "theta": config.model.rope_theta or parts.own_rope_theta,
+            "was": parts.own_rope_theta,
+        },
         model=config.model.name_or_path,
-        versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
+        versions={
+            "python": platform.python_version(),
+            **{name: version(name) for name in packages},
+        },
     )
 
 

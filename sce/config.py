@@ -49,7 +49,7 @@ class TrainerOptions:
     strategy: str = "auto"
     precision: str = "32-true"
     """32-true keeps the adapter in float32; the base has model.dtype whatever stands here."""
-    max_steps: int = 16
+    max_steps: int = 12
     """Optimiser steps."""
     accumulate_grad_batches: int = 2
     gradient_clip_val: float | None = 1.0
@@ -168,7 +168,9 @@ class HeadsetConfig:
     def __post_init__(self) -> None:
         require_in("action", self.action, ("show", "average"))
         require(bool(self.files), "files=[A.json,B.json]: name at least one HeadScores file")
-        require(self.action != "average" or self.out is not None, "action=average needs out=FILE.json")
+        require(
+            self.action != "average" or self.out is not None, "action=average needs out=FILE.json"
+        )
 
 
 Schema = TypeVar("Schema")
@@ -250,7 +252,8 @@ def _one_line(error: HydraException | OmegaConfBaseException) -> str:
             return _unknown_key(cause)
         return f"{cause.full_key}: {str(cause).splitlines()[0]}"
     option = re.search(
-        r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']+':\n((?:\t.*\n)+)", str(error)
+        r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']+':\n((?:\t.*\n)+)",
+        str(error),
     )
     if option:
         options = option[3].split()
@@ -258,7 +261,9 @@ def _one_line(error: HydraException | OmegaConfBaseException) -> str:
         hint = f"did you mean '{near}'? " if near else ""
         return f"{option[1]}={option[2]}: no such option; {hint}choose from: {', '.join(options)}"
     lines = [line.strip() for line in str(error).splitlines()]
-    return "; ".join(li for li in lines if li and not li.startswith(("See https", "full_key", "Set the")))
+    return "; ".join(
+        li for li in lines if li and not li.startswith(("See https", "full_key", "Set the"))
+    )
 
 
 def _unknown_key(cause: OmegaConfBaseException) -> str:

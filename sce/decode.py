@@ -152,7 +152,7 @@ class _Steps:
         return None if self._steps is None else torch.cat(self._steps, dim=-1)
 
 
-def _generate(  # noqa: PLR0913 - the state of one loop
+def _generate(
     model: nn.Module,
     batch: Batch,
     cache: DynamicCache,

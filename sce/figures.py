@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+
 def head_maps(maps: Mapping[str, np.ndarray], *, title: str, tau: float | None = None) -> Figure:
     """Maps of [layers, heads] scores side by side on one colour scale.
 
@@ -21,11 +22,18 @@ def head_maps(maps: Mapping[str, np.ndarray], *, title: str, tau: float | None =
     figure = Figure(figsize=(width * count + 1.2, 1.6 + 0.14 * layers), layout="constrained")
     axes = figure.subplots(1, count, squeeze=False, sharey=True)[0]
     for axis, (caption, scores) in zip(axes, maps.items(), strict=True):
-        image = axis.imshow(scores, aspect="auto", cmap="magma_r", vmin=0, vmax=high, origin="lower")
+        image = axis.imshow(
+            scores, aspect="auto", cmap="magma_r", vmin=0, vmax=high, origin="lower"
+        )
         if tau is not None:
             chosen = np.argwhere(scores > tau)
             axis.scatter(
-                chosen[:, 1], chosen[:, 0], marker="s", s=30, facecolors="none", edgecolors="tab:cyan"
+                chosen[:, 1],
+                chosen[:, 0],
+                marker="s",
+                s=30,
+                facecolors="none",
+                edgecolors="tab:cyan",
             )
             caption = f"{caption}\n{len(chosen)} heads > {tau:g}"
         axis.set_title(caption, fontsize=9)

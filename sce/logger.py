@@ -123,7 +123,7 @@ def _start_wandb(mode: str, why: str, run_dir: Path, init: dict[str, Any]) -> Ru
     except (CommError, UsageError) as error:
         wandb.teardown()
         if mode != "online":  # No network is involved: a bad project name, for one.
-            raise InputError(f"W&B: {_safe_line(error)}") from error
+            raise InputError(f"W&B: {_safe_line(error)}") from None
         return _start_wandb("offline", _safe_line(error), run_dir, init)
     if mode == "online":
         url = _LOGIN.sub("//", str(run.url))
@@ -142,8 +142,7 @@ def _build_wandb(mode: str, run_dir: Path, init: dict[str, Any]) -> WandbLogger:
 
     # Seconds: to start (up to twice that), to upload at the end, and until a row is on disk.
     limits = wandb.Settings(init_timeout=15, finish_timeout=120, x_transaction_log_flush_interval=1)
-    resume = "allow" if mode == "online" else None  # Offline, wandb warns of it.
-    logger = WandbLogger(save_dir=run_dir, mode=mode, resume=resume, settings=limits, **init)
+    logger = WandbLogger(save_dir=run_dir, mode=mode, resume="allow", settings=limits, **init)
     logger._wandb_init.pop("anonymous", None)  # Lightning passes it, and wandb warns of it.
     return logger
 

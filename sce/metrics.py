@@ -30,7 +30,9 @@ def exact_match(prediction: str, answers: Sequence[str]) -> float:
 
 def f1(prediction: str, answers: Sequence[str]) -> float:
     """Harmonic mean of word precision and recall, best over the answers, 0..1."""
-    return max((_f1(normalize(prediction).split(), normalize(a).split()) for a in answers), default=0.0)
+    return max(
+        (_f1(normalize(prediction).split(), normalize(a).split()) for a in answers), default=0.0
+    )
 
 
 def _f1(prediction: list[str], answer: list[str]) -> float:

@@ -118,7 +118,10 @@ class SceModule(L.LightningModule):
             logits_to_keep=batch.labels.shape[1],
         ).logits
         loss = nn.functional.cross_entropy(
-            logits.flatten(0, 1).float(), batch.labels.flatten(), ignore_index=IGNORE, reduction="sum"
+            logits.flatten(0, 1).float(),
+            batch.labels.flatten(),
+            ignore_index=IGNORE,
+            reduction="sum",
         )
         self._labels += batch.num_labels
         self._loss = self._loss.to(loss.device) + loss.detach()

@@ -102,7 +102,7 @@ class DataOptions:
     train: SplitOptions = field(default_factory=SplitOptions)
     val: SplitOptions = field(default_factory=SplitOptions)
     reference: SplitOptions = field(default_factory=SplitOptions)
-    num_documents: int | None = 5
+    num_documents: int | None = 3
     """Documents in a context at most; None: no limit of this sort."""
     context_tokens: int | None = None
     """Prompt tokens at most, counted by the model's own tokenizer; None: no limit of this sort."""
@@ -113,8 +113,10 @@ class DataOptions:
     """Put the documents in an order drawn from (seed, example); False keeps the file's order."""
     num_train: int | None = None
     """Training examples; None: as many as the real split has, whatever the cell (matched sizes)."""
-    num_val: int | None = None
-    num_reference: int | None = None
+    num_val: int | None = 24
+    """Validation examples at most; None: all of the split."""
+    num_reference: int | None = 32
+    """Reference examples at most; None: all of the split."""
     eval_seed: int = 0
     """Seed of the validation and reference contexts, the same for every run whatever its `seed`."""
 
@@ -186,8 +188,12 @@ class OptimizerOptions:
 
     def __post_init__(self) -> None:
         require(self.lr > 0, f"optimizer.lr must be > 0, got {self.lr}")
-        require(self.weight_decay >= 0, f"optimizer.weight_decay must be >= 0, got {self.weight_decay}")
-        require(self.warmup_steps >= 0, f"optimizer.warmup_steps must be >= 0, got {self.warmup_steps}")
+        require(
+            self.weight_decay >= 0, f"optimizer.weight_decay must be >= 0, got {self.weight_decay}"
+        )
+        require(
+            self.warmup_steps >= 0, f"optimizer.warmup_steps must be >= 0, got {self.warmup_steps}"
+        )
 
 
 @dataclass

@@ -82,7 +82,9 @@ class HeadScores:
         per_example = None
         if self.per_example is not None:
             per_example = f"{file.stem}.npz"
-            with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".npz", delete=False) as temporary:
+            with tempfile.NamedTemporaryFile(
+                dir=file.parent, suffix=".npz", delete=False
+            ) as temporary:
                 np.savez_compressed(temporary, scores=self.per_example.astype(np.float32))
             Path(temporary.name).replace(file.with_name(per_example))
         layers, heads = self.shape
@@ -186,7 +188,15 @@ def finite(value: Any) -> Any:
 def provenance(facts: RunFacts, **more: Any) -> dict[str, Any]:
     """Where scores come from: everything of a run that changes them."""
     of_run = asdict(facts)
-    names = ("model", "weights_sha256", "prompt_sha256", "context_tokens", "seed", "rope", "versions")
+    names = (
+        "model",
+        "weights_sha256",
+        "prompt_sha256",
+        "context_tokens",
+        "seed",
+        "rope",
+        "versions",
+    )
     chosen = {name: of_run[name] for name in names}
     return {**chosen, "data_sha256": facts.reference_sha256, **more}
 
@@ -199,7 +209,9 @@ REFERENCE_COMMAND = (
 )
 
 
-def load_reference(file: Path, facts: RunFacts, overrides: str = "") -> tuple[HeadScores, list[str]]:
+def load_reference(
+    file: Path, facts: RunFacts, overrides: str = ""
+) -> tuple[HeadScores, list[str]]:
     """A reference head set that fits a run, and warnings about what differs without being wrong.
 
     Args:

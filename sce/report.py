@@ -23,7 +23,9 @@ def final_table(run_dir: Path, url: str | None = None) -> str:
     """Start against end, the correlation over the checkpoints, where all lies and what to type next."""
     rows = read_jsonl(run_dir / "records.jsonl")
     first, last = rows[0], rows[-1]
-    table = Table(box=SIMPLE, title=f"{last['run']}: {last['scorer']}, {last['mode']}, tau {last['tau']:g}")
+    table = Table(
+        box=SIMPLE, title=f"{last['run']}: {last['scorer']}, {last['mode']}, tau {last['tau']:g}"
+    )
     table.add_column("")
     table.add_column(f"step {first['step']}", justify="right")
     table.add_column(f"step {last['step']}", justify="right")
@@ -33,7 +35,9 @@ def final_table(run_dir: Path, url: str | None = None) -> str:
     out = StringIO()
     console = Console(file=out, width=100, force_terminal=False)
     console.print(table)
-    console.print("[a, b]: 95% bootstrap interval over examples. " + _correlation(rows), highlight=False)
+    console.print(
+        "[a, b]: 95% bootstrap interval over examples. " + _correlation(rows), highlight=False
+    )
     console.print(_next_steps(run_dir, url), highlight=False, soft_wrap=True)
     return out.getvalue()
 
@@ -74,7 +78,9 @@ def _next_steps(run_dir: Path, url: str | None) -> str:
     if url:
         lines.append(f"curves     {url}")
     elif (run_dir / "wandb").is_dir():
-        lines.append(f"curves     wandb leet {shown}/wandb        upload: wandb sync {shown}/wandb/offline-run-*")
+        lines.append(
+            f"curves     wandb leet {shown}/wandb        upload: wandb sync {shown}/wandb/offline-run-*"
+        )
     lines += [
         "next       python -m sce.train data.concept=symbolic data.context=symbolic",
         f"           python -m sce.score adapter={shown}/adapter out=heads.json audit=audit.jsonl",

@@ -1,6 +1,6 @@
 """python -m sce.train: compose, build, run. The only place where training's parts meet.
 
-    config -> model source, splits -> run folder -> module + callbacks + logger -> step 0, fit -> table
+config -> model source, splits -> run folder -> module + callbacks + logger -> step 0, fit -> table
 """
 
 import logging
@@ -196,7 +196,11 @@ def _with_reference(config: TrainConfig, known: "RunFacts", overrides: list[str]
 
     from sce.records import load_reference
 
-    kept = [o for o in overrides if o.split("=")[0].split(".")[0] in ("model", "data", "lora", "trainer")]
+    kept = [
+        o
+        for o in overrides
+        if o.split("=")[0].split(".")[0] in ("model", "data", "lora", "trainer")
+    ]
     _, warnings = load_reference(Path(config.reference.path), known, " ".join(kept))
     return replace(known, warnings=tuple(warnings))
 
@@ -205,14 +209,20 @@ def _what_runs(config: TrainConfig, parts: "Parts") -> list[str]:
     """A few lines that say what is about to happen."""
     lines = [
         f"model      {config.model.name_or_path} in {config.model.dtype}"
-        + (f", rope_theta {parts.own_rope_theta:g} -> {config.model.rope_theta:g}" if config.model.rope_theta else "")
+        + (
+            f", rope_theta {parts.own_rope_theta:g} -> {config.model.rope_theta:g}"
+            if config.model.rope_theta
+            else ""
+        )
     ]
     if config.model.note:
         lines.append(f"           {config.model.note}")
     lines.append(f"attention  {parts.attention.backend} ({parts.attention.reason})")
     for name, split in parts.splits.items():
         cell = ", ".join(split.cell)
-        origin = getattr(config.data, name).path or ("sample" if split.cell == ("real", "real") else "generated")
+        origin = getattr(config.data, name).path or (
+            "sample" if split.cell == ("real", "real") else "generated"
+        )
         lines.append(
             f"{name:<10} {len(split.encoded)} examples ({cell}) from {origin}, prompts of up to "
             f"{split.max_prompt_tokens} tokens"

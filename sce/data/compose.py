@@ -75,7 +75,7 @@ def _too_long(example: Example, tokens: int, limit: int) -> InputError:
     )
 
 
-def _fill(  # noqa: PLR0913 - the five parts of one context, and who counts
+def _fill(
     example: Example,
     gold: list[Document],
     own: list[Document],

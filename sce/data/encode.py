@@ -91,7 +91,9 @@ class Encoder:
             if ids and ids[0] in self.tokenizer.all_special_ids:
                 return int(ids[0])
         if self.tokenizer.eos_token_id is None:
-            raise InputError(f"{self.tokenizer.name_or_path}: no token ends an answer (no eos_token)")
+            raise InputError(
+                f"{self.tokenizer.name_or_path}: no token ends an answer (no eos_token)"
+            )
         return int(self.tokenizer.eos_token_id)
 
     @property
@@ -114,7 +116,9 @@ class Encoder:
         """Tokens that a document adds to a prompt, to within a few."""
         key = f"{title}\0{text}"
         if key not in self._document_tokens:
-            ids = self.tokenizer(f"\nDocument [10] (Title: {title}) {text}", add_special_tokens=False)
+            ids = self.tokenizer(
+                f"\nDocument [10] (Title: {title}) {text}", add_special_tokens=False
+            )
             self._document_tokens[key] = len(ids["input_ids"])
         return self._document_tokens[key]
 
@@ -128,7 +132,9 @@ class Encoder:
         text, offsets = self.prompt(example)
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ids = encoded["input_ids"]
-        spans = [(offsets[s.document] + s.start, offsets[s.document] + s.end) for s in example.evidence]
+        spans = [
+            (offsets[s.document] + s.start, offsets[s.document] + s.end) for s in example.evidence
+        ]
         positions = evidence_positions(text, encoded["offset_mapping"], spans)
         if not positions:
             raise InputError(f"example {example.id}: no token of the prompt covers its evidence")

@@ -52,7 +52,9 @@ class Example:
         for answer in self.answers:
             if any(answer in text for text in evidence):
                 return answer
-        raise InputError(f"example {self.id}: none of its answers {list(self.answers)} is in its evidence")
+        raise InputError(
+            f"example {self.id}: none of its answers {list(self.answers)} is in its evidence"
+        )
 
     def with_documents(self, documents: tuple[Document, ...]) -> "Example":
         """The same question over other documents."""
@@ -91,7 +93,8 @@ class Example:
                 question=str(row["question"]),
                 answers=tuple(str(answer) for answer in row["answers"]),
                 evidence=tuple(
-                    Span(str(s["document"]), int(s["start"]), int(s["end"])) for s in row["evidence"]
+                    Span(str(s["document"]), int(s["start"]), int(s["end"]))
+                    for s in row["evidence"]
                 ),
                 meta=dict(row.get("meta") or {}),
             )
@@ -114,7 +117,9 @@ class Example:
         for span in self.evidence:
             text = texts.get(span.document)
             if text is None:
-                raise InputError(f"example {self.id}: evidence in document {span.document}, which it lacks")
+                raise InputError(
+                    f"example {self.id}: evidence in document {span.document}, which it lacks"
+                )
             if not 0 <= span.start < span.end <= len(text):
                 raise InputError(
                     f"example {self.id}: evidence {span.start}..{span.end} is outside document "

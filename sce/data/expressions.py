@@ -62,7 +62,9 @@ def relations() -> tuple[Relation, ...]:
 @cache
 def backgrounds() -> dict[str, tuple[str, ...]]:
     """Sentences about a subject of each kind that state none of its relations."""
-    return {row["background"]: tuple(row["sentences"]) for row in _bank_rows() if "background" in row}
+    return {
+        row["background"]: tuple(row["sentences"]) for row in _bank_rows() if "background" in row
+    }
 
 
 def _bank_rows() -> list[dict]:

@@ -4,15 +4,22 @@ Names are put together from syllables, so that nothing about them can be known f
 Every draw takes its generator; nothing here keeps state.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
 
 from numpy.random import Generator
+
+_VALUES = Path(__file__).parent / "bank" / "values.json"
 
 _ONSETS = "b br c cr d dr f fl g gr h j k kl l m n p pr qu r s sk st t th tr v w z".split()
 _NUCLEI = "a e i o u ae ea ei ia io ou".split()
 _CODAS = "l ld lm m n nd nt r rd rn rth s sk ss st th x".split()
 _GIVEN_ENDS = "a an ara el en essa ia iel in ine is on or us wen yn".split()
-_PLACE_ENDS = "bury by cliff combe dal fell ford garth ham holt mere moor stad ton wick worth".split()
+_PLACE_ENDS = (
+    "bury by cliff combe dal fell ford garth ham holt mere moor stad ton wick worth".split()
+)
 
 _ADJECTIVES = (
     "Amber Borrowed Broken Copper Crooked Distant Drowned Empty Faithful Folded Hollow Idle Last Lesser"
@@ -23,61 +30,15 @@ _NOUNS = (
     " Ledger Lighthouse Mirror Orchard Passenger Quarry River Sparrow Staircase Telegraph Tide Weaver"
 ).split()
 
-COMMON: dict[str, tuple[str, ...]] = {
-    "material": tuple(
-        "alabaster amber basalt birch brass bronze cedar cork flint glass granite ivory jade limestone"
-        " marble oak pewter porcelain quartz sandstone silver slate terracotta walnut".split()
-    ),
-    "animal": tuple(
-        "badger beaver bittern bison crane curlew dormouse falcon ferret hare hedgehog heron ibex jackdaw"
-        " kestrel lapwing lynx marten mole osprey otter pelican polecat raven salamander stag stoat"
-        " stork tortoise weasel".split()
-    ),
-    "plant": tuple(
-        "alder bluebell bracken buckthorn clover cowslip crocus elder fern foxglove gorse hawthorn"
-        " hazel heather hemlock holly hyssop iris juniper larkspur laurel mallow marigold myrtle"
-        " nettle rowan sorrel thistle thyme yarrow".split()
-    ),
-    "dish": (
-        "barley soup",
-        "beetroot stew",
-        "buttered turnips",
-        "chestnut pie",
-        "cider pudding",
-        "eel broth",
-        "fried dumplings",
-        "goose terrine",
-        "honeyed oatcakes",
-        "leek tart",
-        "lentil porridge",
-        "mushroom pasties",
-        "pear fritters",
-        "pickled herring",
-        "plum bread",
-        "potato noodles",
-        "quince jelly",
-        "rabbit ragout",
-        "rye pancakes",
-        "smoked trout",
-    ),
-    "instrument": tuple(
-        "accordion bassoon bugle cello clarinet concertina cornet dulcimer euphonium fiddle flute"
-        " glockenspiel harp harpsichord lute mandolin oboe piccolo recorder sitar trombone tuba viola"
-        " zither".split()
-    ),
-    "colour": tuple(
-        "azure beige burgundy carmine charcoal cobalt coral crimson emerald fawn indigo ivory khaki"
-        " lavender maroon mauve navy ochre russet saffron scarlet teal turquoise vermilion".split()
-    ),
-    "profession": tuple(
-        "apothecary baker beekeeper blacksmith bookbinder brewer carpenter chandler clockmaker cobbler"
-        " cooper dyer farrier ferryman gardener glazier hatter locksmith mason miller notary potter"
-        " printer roofer saddler surveyor tailor tanner weaver wheelwright".split()
-    ),
-}
+
+@cache
+def common() -> dict[str, tuple[str, ...]]:
+    """Common nouns of each kind that is no name: materials, animals, dishes and so on."""
+    values = json.loads(_VALUES.read_text(encoding="utf-8"))
+    return {kind: tuple(words) for kind, words in values.items()}
 
 
-def pick(rng: Generator, options: tuple[str, ...] | list[str]) -> str:
+def pick(rng: Generator, options: Sequence[str]) -> str:
     """One of `options`, uniformly."""
     return options[int(rng.integers(len(options)))]
 
@@ -90,7 +51,9 @@ def stem(rng: Generator) -> str:
 
 def person(rng: Generator) -> str:
     """Given name and surname."""
-    given = pick(rng, _ONSETS) + pick(rng, _NUCLEI[:5]) + pick(rng, _CODAS[:6]) + pick(rng, _GIVEN_ENDS)
+    given = (
+        pick(rng, _ONSETS) + pick(rng, _NUCLEI[:5]) + pick(rng, _CODAS[:6]) + pick(rng, _GIVEN_ENDS)
+    )
     return f"{given.capitalize()} {stem(rng)}"
 
 
@@ -134,7 +97,9 @@ _DRAW: dict[str, Callable[[Generator], str]] = {
     "film": work,
     "number": number,
     "year": year,
-    "organisation": _named("Trust", "Guild", "Society", "Institute", "Union", "Works", article=True),
+    "organisation": _named(
+        "Trust", "Guild", "Society", "Institute", "Union", "Works", article=True
+    ),
     "building": _named("Hall", "Tower", "Chapel", "House", "Arcade", "Granary"),
     "company": _named("Foundry", "Brothers", "Textiles", "Shipping", "Instruments", "Mills"),
     "ship": lambda rng: f"the {pick(rng, _ADJECTIVES)} {stem(rng)}",
@@ -150,13 +115,13 @@ _DRAW: dict[str, Callable[[Generator], str]] = {
 
 def draw(kind: str, rng: Generator) -> str:
     """An invented entity, or a value, of a kind named in the bank of relations."""
-    if kind in COMMON:
-        return pick(rng, COMMON[kind])
+    if kind in common():
+        return pick(rng, common()[kind])
     return _DRAW[kind](rng)
 
 
 def symbol(rng: Generator, length: int = 5) -> str:
     """An upper-case code with letters and digits in it, such as K7QX2."""
     letters, digits = "ABCDEFGHJKLMNPQRSTUVWXYZ", "23456789"
-    code = [pick(rng, list(letters + digits)) for _ in range(length - 2)]
-    return pick(rng, list(letters)) + "".join(code) + pick(rng, list(digits))
+    code = "".join(pick(rng, letters + digits) for _ in range(length - 2))
+    return pick(rng, letters) + code + pick(rng, digits)

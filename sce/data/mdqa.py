@@ -34,7 +34,8 @@ def from_nq(row: Mapping[str, Any], row_id: str) -> Example:
         raise InputError(f"not a row of the Natural Questions format ({error!r})") from None
     row_id = str(row.get("id", row_id))
     documents = tuple(
-        Document(f"{row_id}:d{index}", title, text) for index, (title, text, _) in enumerate(contexts)
+        Document(f"{row_id}:d{index}", title, text)
+        for index, (title, text, _) in enumerate(contexts)
     )
     gold = [d for d, (_, _, is_gold) in zip(documents, contexts, strict=True) if is_gold]
     if not gold:

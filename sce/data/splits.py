@@ -70,7 +70,8 @@ def split_by_document(
     splits: dict[str, list[Example]] = {name: [] for name in shares}
     for index in order:
         missing = {
-            name: share / total - len(splits[name]) / len(examples) for name, share in shares.items()
+            name: share / total - len(splits[name]) / len(examples)
+            for name, share in shares.items()
         }
         splits[max(missing, key=missing.__getitem__)].extend(groups[int(index)])
     taken: set[str] = set()

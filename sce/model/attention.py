@@ -67,7 +67,9 @@ def choose(wanted: str, has_gpu: bool) -> Choice:
         raise InputError(f"attention={wanted}: choose from auto, {', '.join(BACKENDS)}")
     if wanted.startswith("flash") and not (has_gpu and installed):
         lacking = "a GPU" if installed else "the package flash-attn"
-        raise InputError(f"attention={wanted} needs {lacking}, which this machine lacks; use attention=auto")
+        raise InputError(
+            f"attention={wanted} needs {lacking}, which this machine lacks; use attention=auto"
+        )
     return Choice(wanted, "as asked for")
 
 
@@ -154,7 +156,7 @@ def tell_rows(  # noqa: PLR0913 - the signature is transformers'
     device: torch.device | str = "cpu",
     **_: object,
 ) -> CausalRows:
-    """transformers' mask interface: describes the mask instead of building it."""
+    """Transformers' mask interface: describes the mask instead of building it."""
     if mask_function is None:
         raise ValueError("transformers passed no mask function")
     padding = prepare_padding_mask(attention_mask, kv_length, kv_offset)
@@ -191,13 +193,15 @@ def attention(  # noqa: PLR0913 - the signature is transformers'
     dropout: float = 0.0,
     **kwargs: object,
 ) -> tuple[Float[Tensor, "batch queries heads value_dim"], Tensor | None]:
-    """transformers' attention interface, for every backend; see the module's docstring."""
+    """Transformers' attention interface, for every backend; see the module's docstring."""
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     kernel = partial(_kernel(backend, module), module, scaling=scale, dropout=dropout, **kwargs)
     probe = getattr(module, "sce_probe", None)
     if not isinstance(attention_mask, CausalRows):
         if probe is not None:
-            raise InputError("heads can be scored under causal attention with transformers' own masks only")
+            raise InputError(
+                "heads can be scored under causal attention with transformers' own masks only"
+            )
         return kernel(query, key, value, attention_mask)
     cap = kwargs.get("softcap")
     single = query.shape[2] == 1 and not torch.is_grad_enabled() and kwargs.get("s_aux") is None
@@ -223,7 +227,7 @@ def row_logits(
     scale: float,
     cap: float | None = None,
 ) -> Float[Tensor, "batch heads rows keys"]:
-    """q k^T in float32, each key-value head read once for the query heads that share it."""
+    """Q k^T in float32, each key-value head read once for the query heads that share it."""
     batch, heads, rows, dim = query.shape
     kv_heads, keys = key.shape[1], key.shape[2]
     grouped = query.reshape(batch, kv_heads, heads // kv_heads * rows, dim).float() * scale

@@ -103,7 +103,9 @@ def _explained(source: Source, what: str) -> Iterator[None]:
             advice = "no such model; give a hub id or a local folder"
         else:
             advice = text[:200]
-        raise InputError(f"model.name_or_path={source.name}: its {what} cannot be loaded: {advice}") from error
+        raise InputError(
+            f"model.name_or_path={source.name}: its {what} cannot be loaded: {advice}"
+        ) from error
 
 
 def load_config(source: Source) -> PreTrainedConfig:
@@ -253,4 +255,8 @@ def head_shape(model: nn.Module) -> tuple[int, int]:
 def end_token_ids(model: nn.Module) -> set[int]:
     """Tokens that end a generation, by the model's own generation config."""
     ids = getattr(base_of(model).generation_config, "eos_token_id", None)
-    return {int(i) for i in ids} if isinstance(ids, (list, tuple)) else ({int(ids)} if ids is not None else set())
+    return (
+        {int(i) for i in ids}
+        if isinstance(ids, (list, tuple))
+        else ({int(ids)} if ids is not None else set())
+    )

@@ -36,7 +36,7 @@ class Probe:
         """Take the finished logits of a single-token pass."""
         self._keep(module, logits.argmax(dim=-1) + mask.key_offset)
 
-    def recompute(  # noqa: PLR0913 - what attention is given
+    def recompute(
         self,
         module: nn.Module,
         query: Float[Tensor, "batch heads queries dim"],

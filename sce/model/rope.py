@@ -65,4 +65,6 @@ def check_inv_freq(model: nn.Module, theta: float) -> None:
     expected = [theta ** (-1.0 / table.numel()) for _, table in tables]
     found = [float(table.flatten()[1]) for _, table in tables if table.numel() > 1]
     if not any(abs(f - e) <= 1e-4 * e for f, e in zip(found, expected, strict=False)):
-        raise RuntimeError(f"rope_theta={theta:g} did not reach inv_freq (found {found}, not {expected})")
+        raise RuntimeError(
+            f"rope_theta={theta:g} did not reach inv_freq (found {found}, not {expected})"
+        )

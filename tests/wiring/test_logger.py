@@ -202,6 +202,7 @@ def test_user_says_offline(server, make, monkeypatch, tmp_path):
 def test_wandb_finds_nothing_to_warn_of(make, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.delenv("WANDB_SILENT")
+    monkeypatch.setattr("wandb.errors.term._printed_messages", set())  # It warns but once.
     make(run_id="abcd1234")
     told = capsys.readouterr().err
     assert "abcd1234" in told

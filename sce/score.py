@@ -1,0 +1,170 @@
+"""python -m sce.score: score every head of a model, with or without an adapter, on one split.
+
+Writes HeadScores JSON (schema sce.heads/1) with per-example scores beside it, and on request an audit
+file from which anyone can work every score out again.
+"""
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from omegaconf import DictConfig
+
+from sce.config import CONF, MODES, ScoreConfig, register, run, typed
+from sce.errors import InputError
+
+if TYPE_CHECKING:
+    from sce.assemble import Parts
+    from sce.decode import Outcome
+
+register()
+_log = logging.getLogger("sce")
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="score")
+def main(composed: DictConfig) -> None:
+    """Score one model."""
+    score(typed(composed, ScoreConfig))
+
+
+def score(config: ScoreConfig) -> list[Path]:
+    """Score as configured; returns the files written.
+
+    Raises:
+        InputError: the user's input is wrong, or an output file exists.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    _log.setLevel(logging.INFO)
+    every = config.out.endswith("/") or Path(config.out).is_dir()
+    _refuse_existing(config, every)
+    from sce.assemble import assemble, facts, scored_model, settings
+
+    adapter = Path(config.adapter).expanduser() if config.adapter else None
+    parts = assemble(config, [config.split], adapter)
+    _log.info("attention  %s (%s)", parts.attention.backend, parts.attention.reason)
+    model = scored_model(parts, adapter)
+    wanted = settings(parts, model, every_scorer=every)
+    outcomes = _outcomes(parts, model, wanted, MODES if every else (config.mode,))
+    known = facts(parts, run=config.adapter or "untuned", run_dir=Path.cwd())
+    keys = list(outcomes[0].scores) if every else [(config.scorer.name, config.mode)]
+    folder = Path(config.out) if every else Path(config.out).parent
+    files = []
+    for scorer, mode in keys:
+        file = folder / (f"{scorer}-{mode}-{config.match}.json" if every else Path(config.out).name)
+        more = _adapter_provenance(adapter)
+        _write(file, scorer, mode, config, outcomes, known, more)
+        _log.info("wrote %s", file)
+        files.append(file)
+    if config.audit:
+        _write_audit(Path(config.audit), config, outcomes)
+        _log.info("wrote %s", config.audit)
+    return files
+
+
+def _refuse_existing(config: ScoreConfig, every: bool) -> None:
+    outputs = [config.audit] if every else [config.out, config.audit]
+    for name in filter(None, outputs):
+        if Path(name).exists():
+            raise InputError(f"{name} exists; name another file or delete it")
+    if every and Path(config.out).is_dir() and any(Path(config.out).iterdir()):
+        raise InputError(f"out={config.out} is not empty; name another folder")
+
+
+def _outcomes(parts: "Parts", model: Any, wanted: Any, modes: tuple[str, ...]) -> "list[Outcome]":
+    """Outcomes of the whole split, ordered by example id, so that files line up pair by pair."""
+    from dataclasses import replace
+
+    from sce.data.loader import eval_loader
+    from sce.decode import GREEDY, decode
+
+    wanted = replace(wanted, modes=modes)
+    if GREEDY not in modes:
+        wanted = replace(wanted, max_new_tokens=0)
+    encoded = next(iter(parts.splits.values())).encoded
+    device = next(model.parameters()).device
+    outcomes: list[Outcome] = []
+    started = time.perf_counter()
+    for batch in eval_loader(encoded, parts.config.batch.eval):
+        outcomes += decode(model, batch.to(device), wanted)
+        _log.info(
+            "scored %d of %d examples   %.0f s",
+            len(outcomes),
+            len(encoded),
+            time.perf_counter() - started,
+        )
+    return sorted(outcomes, key=lambda outcome: outcome.example.id)
+
+
+def _adapter_provenance(adapter: Path | None) -> dict[str, Any]:
+    if adapter is None:
+        return {"adapter_sha256": None}
+    from sce.model.build import read_adapter_note
+    from sce.model.weights import weights_sha256
+
+    note = read_adapter_note(adapter)
+    kept = ("seed", "step", "concept", "context", "train_sha256")
+    return {
+        "adapter_sha256": weights_sha256(adapter),
+        "adapter": {name: note.get(name) for name in kept},
+    }
+
+
+def _write(  # noqa: PLR0913 - one file and what goes into it
+    file: Path,
+    scorer: str,
+    mode: str,
+    config: ScoreConfig,
+    outcomes: "list[Outcome]",
+    known: Any,
+    more: dict[str, Any],
+) -> None:
+    import numpy as np
+
+    from sce.records import HeadScores, provenance
+
+    per_example = np.stack([o.scores[scorer, mode].numpy() for o in outcomes]).astype(np.float64)
+    data = {"data_sha256": _scored_data(known, config.split), "split": config.split}
+    HeadScores(
+        scorer=scorer,
+        mode=mode,
+        match=config.match,
+        scores=per_example.mean(axis=0),
+        num_examples=len(outcomes),
+        per_example=per_example,
+        provenance={**provenance(known, **more), **data},
+    ).save(file)
+
+
+def _scored_data(known: Any, split: str) -> str:
+    names = {"train": "train_sha256", "val": "eval_sha256", "reference": "reference_sha256"}
+    return getattr(known, names[split])
+
+
+def _write_audit(file: Path, config: ScoreConfig, outcomes: "list[Outcome]") -> None:
+    """One object an example: all it takes to score it by hand."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", encoding="utf-8") as stream:
+        for outcome in outcomes:
+            example = outcome.example
+            gold = config.mode == "teacher_forced"
+            scores = outcome.scores[config.scorer.name, config.mode]
+            row = {
+                "id": example.id,
+                "prompt_ids": example.prompt_ids.tolist(),
+                "evidence_positions": example.evidence.tolist(),
+                "answer_ids": example.target_ids.tolist() if gold else list(outcome.answer_ids),
+                "scores": [[round(float(s), 6) for s in layer] for layer in scores],
+            }
+            stream.write(json.dumps(row) + "\n")
+
+
+def cli() -> None:
+    """Console script."""
+    run(main)
+
+
+if __name__ == "__main__":
+    cli()
