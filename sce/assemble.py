@@ -134,6 +134,7 @@ def facts(parts: Parts, *, run: str, run_dir: Path, study: str | None = None) ->
             "was": parts.own_rope_theta,
         },
         model=config.model.name_or_path,
+        dtype=config.model.dtype,
         versions={
             "python": platform.python_version(),
             **{name: version(name) for name in packages},

@@ -6,6 +6,7 @@ and a typo answer at once.
 
 import dataclasses
 import difflib
+import functools
 import importlib.util
 import os
 import re
@@ -216,21 +217,33 @@ def check_callbacks_package() -> None:
 
 
 def run(main: Callable[[], Any]) -> None:
-    """Run an entry point: the user's errors in one line with exit code 2, bugs with a traceback and 1."""
-    debug = "HYDRA_FULL_ERROR" in os.environ or any(a.lower() == "debug=true" for a in sys.argv[1:])
+    """Run an entry point under `one_line_errors`: for what goes wrong before its body is reached."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
-    try:
-        main()
-    except BrokenPipeError:
-        # The reader of our output (| head) has gone.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except Exception as error:
-        message = _user_message(error)
-        if message is None or debug:
-            raise
-        sys.stderr.write(f"sce: {message}\n")
-        sys.exit(2)
+    one_line_errors(main)()
+
+
+def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The user's errors in one line with exit code 2; bugs keep their traceback and give 1.
+
+    Stands under `hydra.main` too, since Hydra adds a line of its own to whatever leaves a job.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except BrokenPipeError:
+            # The reader of our output (| head) has gone.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except Exception as error:
+            message = _user_message(error)
+            if message is None or any(a.lower() == "debug=true" for a in sys.argv[1:]):
+                raise
+            sys.stderr.write(f"sce: {message}\n")
+            sys.exit(2)
+
+    return wrapped
 
 
 def _user_message(error: BaseException) -> str | None:

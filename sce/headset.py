@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig
 
-from sce.config import CONF, HeadsetConfig, register, run, typed
+from sce.config import CONF, HeadsetConfig, one_line_errors, register, run, typed
 from sce.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ _log = logging.getLogger("sce")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="headset")
+@one_line_errors
 def main(composed: DictConfig) -> None:
     """Show or average."""
     config = typed(composed, HeadsetConfig)

@@ -95,10 +95,11 @@ class DataOptions:
     task: str = "mdqa"
     format: str = "auto"
     """How rows are read: example, nq, or auto (guessed from the first row)."""
-    concept: str = "real"
-    """Concept expression of the training split."""
-    context: str = "real"
-    """Context diversity of the training split."""
+    concept: str | None = None
+    """Concept expression of the training split; None: real where data.train.path names questions to
+    train on, else high."""
+    context: str | None = None
+    """Context diversity of the training split; None: as for `concept`."""
     train: SplitOptions = field(default_factory=SplitOptions)
     val: SplitOptions = field(default_factory=SplitOptions)
     reference: SplitOptions = field(default_factory=SplitOptions)
@@ -131,10 +132,16 @@ class DataOptions:
             check_cell(f"data.{split}", *self.cell(split))
 
     def cell(self, split: str) -> tuple[str, str]:
-        """(concept, context) of a split: `data.concept` speaks of the training data alone."""
+        """(concept, context) of a split: `data.concept` speaks of the training data alone.
+
+        Where only one of the two is given, the other is the same.
+        """
         options: SplitOptions = getattr(self, split)
-        default = (self.concept, self.context) if split == "train" else ("real", "real")
-        return options.concept or default[0], options.context or default[1]
+        concept, context = options.concept, options.context
+        if split == "train":
+            concept, context = concept or self.concept, context or self.context
+        default = "high" if split == "train" and self.train.path is None else "real"
+        return concept or context or default, context or concept or default
 
 
 def check_cell(where: str, concept: str, context: str) -> None:
@@ -144,8 +151,7 @@ def check_cell(where: str, concept: str, context: str) -> None:
     cells = ", ".join(f"({a}, {b})" for a, b in CELLS)
     require(
         (concept, context) in CELLS,
-        f"{where}: no cell (concept={concept}, context={context}); symbolic needles only make sense "
-        f"among symbolic entries and real ones keep their own documents; choose from {cells}",
+        f"{where}: there is no cell (concept={concept}, context={context}); choose from {cells}",
     )
 
 

@@ -47,6 +47,8 @@ class RunFacts:
     rope: Mapping[str, float | None] = field(default_factory=dict)
     """theta in use and the model's own, `{"theta": ..., "was": ...}`."""
     model: str = ""
+    dtype: str = ""
+    """Storage type of the base model while it was tuned or scored."""
     versions: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     """What differs between the run and its reference without being wrong."""
@@ -241,6 +243,12 @@ def load_reference(
         raise InputError(
             f"reference {file}: heads of the model with weights {str(weights)[:12]}, but this one has "
             f"{facts.weights_sha256[:12]}, and heads of different models have nothing in common; {command}"
+        )
+    members = reference.provenance.get("members") or []
+    if any(member.get("train_sha256") == facts.train_sha256 for member in members):
+        raise InputError(
+            f"reference {file}: this run, with seed={facts.seed}, is one of the runs it was averaged from, "
+            "and would be compared with itself; choose another seed or reference=none"
         )
     return reference, _differences(file, reference, facts)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig
 
-from sce.config import CONF, MODES, ScoreConfig, register, run, typed
+from sce.config import CONF, MODES, ScoreConfig, one_line_errors, register, run, typed
 from sce.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ _log = logging.getLogger("sce")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="score")
+@one_line_errors
 def main(composed: DictConfig) -> None:
     """Score one model."""
     score(typed(composed, ScoreConfig))

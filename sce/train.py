@@ -5,13 +5,22 @@ config -> model source, splits -> run folder -> module + callbacks + logger -> s
 
 import logging
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from sce.config import CONF, TrainConfig, check_callbacks_package, register, run, typed
+from sce.config import (
+    CONF,
+    TrainConfig,
+    check_callbacks_package,
+    one_line_errors,
+    register,
+    run,
+    typed,
+)
 from sce.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,6 +36,7 @@ _RUN_DIR_VARIABLE = "SCE_RUN_DIR"  # hands rank 0's choice on to the processes t
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+@one_line_errors
 def main(composed: DictConfig) -> None:
     """Train one run."""
     config = typed(composed, TrainConfig)
@@ -43,10 +53,11 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
         InputError: the user's input is wrong. Nothing has been written then, but for an empty run folder
             at most.
     """
-    _quiet_libraries()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     _log.setLevel(logging.INFO)
     import lightning as L
+
+    _quiet_libraries()
 
     from sce.assemble import assemble, context_warning, facts
     from sce.data.build import SPLITS
@@ -238,10 +249,17 @@ def _plain(config: TrainConfig) -> dict[str, Any]:
 
 
 def _quiet_libraries() -> None:
-    """Lightning prints every line twice under Hydra, and adverts."""
+    """Silence what says nothing about the run: double INFO lines, adverts, other people's deprecations."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        "`is_gradient_checkpointing` is deprecated",  # PEFT's call into transformers
+        "`isinstance(treespec, LeafSpec)` is deprecated",  # Lightning's call into torch
+        "The '.*_dataloader' does not have many workers",  # examples are encoded beforehand
+        "You are using a CUDA device .* that has Tensor Cores",
+    ):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def cli() -> None:

@@ -181,7 +181,7 @@ def add_lora(model: PreTrainedModel, options: LoraOptions) -> PeftModel:
     for parameter in peft_model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    return peft_model  # type: ignore[return-value]
+    return peft_model.train()  # type: ignore[return-value]
 
 
 def read_adapter_note(folder: Path) -> dict:
