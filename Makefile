@@ -53,8 +53,9 @@ reference: setup
 	$(BIN)/python -m sce.score out=$(REFERENCE_RUNS)/scores-untuned/
 	for file in $(REFERENCE_RUNS)/scores-untuned/*.json; do \
 	  name=$$(basename $$file); files=; \
+	  case $$name in copy_needle*) tau=0.02;; *) tau=0.1;; esac; \
 	  for seed in $(REFERENCE_SEEDS); do files=$$files,$(REFERENCE_RUNS)/scores-$$seed/$$name; done; \
-	  $(BIN)/python -m sce.headset action=average "files=[$${files#,}]" base=$$file \
+	  $(BIN)/python -m sce.headset action=average "files=[$${files#,}]" base=$$file tau=$$tau \
 	    out=$(REFERENCE_OUT)/$$name || exit 1; \
 	done
 

@@ -1,7 +1,8 @@
 """What happens as a run goes: one callback a file, named in conf/callbacks.
 
-They read `SceModule.last_validation` and hand figures on through the trainer's callback_metrics and the
-run's records; none looks another one up. Their order in conf/callbacks is the order they act in.
+They read `SceModule.last_validation` and hand figures on through the trainer's callback_metrics
+and the run's records; none looks another one up. Their order in conf/callbacks is the order they
+act in.
 """
 
 from callbacks.adapter_export import AdapterExport

@@ -13,10 +13,10 @@ from sce.records import write_json
 
 
 class AdapterExport(Callback):
-    """Writes adapter/: weights and config for `PeftModel.from_pretrained`, and sce.json beside them.
+    """Writes adapter/: weights and config for `PeftModel.from_pretrained`, sce.json beside them.
 
-    sce.json holds what PEFT does not: the RoPE change, the base model's identity, data, step and the
-    figures of that validation. The folder is replaced as a whole, so it always loads.
+    sce.json holds what PEFT does not: the RoPE change, the base model's identity, data, step and
+    the figures of that validation. The folder is replaced as a whole, so it always loads.
     """
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

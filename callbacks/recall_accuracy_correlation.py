@@ -16,12 +16,12 @@ MIN_POINTS_FOR_INTERVAL = 8
 
 
 class RecallAccuracyCorrelation(Callback):
-    """After every validation: Spearman and Pearson of recall with F1, of levels and of first differences.
+    """After every validation: how recall goes with F1, by Spearman and by Pearson.
 
-    Both rise with training, so levels correlate by themselves; differences ask whether they rise
-    together. Nothing below 3 checkpoints, no interval below 8. The interval resamples examples (those of
-    validation and of the reference split, each kept over all checkpoints), never checkpoints, which
-    are not independent.
+    Taken of levels and of first differences: both rise with training, so levels correlate by
+    themselves; differences ask whether they rise together. Nothing below 3 checkpoints, no interval
+    below 8. The interval resamples examples (those of validation and of the reference split, each
+    kept over all checkpoints), never checkpoints, which are not independent.
     """
 
     def __init__(

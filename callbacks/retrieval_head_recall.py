@@ -33,7 +33,7 @@ _CHARTS = (
 
 
 class RetrievalHeadRecall(Callback):
-    """After every validation: recall, its nulls, precision, Jaccard, cosine, and the scores on disk.
+    """After every validation: recall, its nulls, precision, Jaccard, cosine; the scores on disk.
 
     B is this run's own step 0, on the same examples. Without a reference the scores are written and
     counted, and nothing is compared.

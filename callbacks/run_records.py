@@ -60,7 +60,8 @@ class RunRecords(Callback):
         known = {name: float(value) for name, value in trainer.callback_metrics.items()}
         heads = {name: _number(known.get(f"heads/{name}")) for name in _HEADS}
         for name in ("num_heads", "num_reference_heads"):
-            heads[name] = None if heads[name] is None else int(heads[name])
+            number = heads[name]
+            heads[name] = None if number is None else int(number)
         interval = bootstrap_interval(validation.f1, seed=0)
         low, high = interval if interval is not None else (None, None)
         row: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""From a typed config to the parts that training and scoring share: model source, data, settings."""
+"""From a typed config to what training and scoring share: model source, data, settings."""
 
 import platform
 from collections.abc import Callable, Iterable, Sequence
@@ -97,11 +97,11 @@ def model_builder(parts: Parts, lora: LoraOptions) -> Callable[[], nn.Module]:
 
 def scored_model(parts: Parts, adapter: Path | None) -> nn.Module:
     """The model to score, in eval mode on the best device."""
-    model: nn.Module = build.load_model(parts.source, parts.config.model, parts.attention)
-    if adapter is not None:
-        model = build.load_adapter(model, adapter)  # type: ignore[arg-type]
+    base = build.load_model(parts.source, parts.config.model, parts.attention)
+    model = base if adapter is None else build.load_adapter(base, adapter)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return model.to(device).eval()
+    # transformers wraps `to` in a decorator that loses its signature.
+    return model.to(device).eval()  # pyright: ignore[reportArgumentType]
 
 
 def facts(parts: Parts, *, run: str, run_dir: Path, study: str | None = None) -> RunFacts:
@@ -152,6 +152,6 @@ def context_warning(parts: Parts) -> str | None:
     if parts.max_positions is None or longest <= parts.max_positions:
         return None
     return (
-        f"prompts of up to {longest} tokens, but the model was made for {parts.max_positions}; raise "
-        "model.rope_theta or lower data.context_tokens"
+        f"prompts of up to {longest} tokens, but the model was made for {parts.max_positions}; "
+        "raise model.rope_theta or lower data.context_tokens"
     )

@@ -1,7 +1,7 @@
 """The root configuration of every entry point, checks across parts, and errors in one line.
 
-Only this file and the entry points know Hydra. Imports neither torch nor Lightning, so that `--help`
-and a typo answer at once.
+Only this file and the entry points know Hydra. Imports neither torch nor Lightning, so that
+`--help` and a typo answer at once.
 """
 
 import dataclasses
@@ -65,8 +65,8 @@ class TrainerOptions:
         require(count >= 1, f"trainer.accumulate_grad_batches must be >= 1, got {count}")
         require(
             "bf16-true" not in self.precision and "16-true" not in self.precision,
-            f"trainer.precision={self.precision} would cast the adapter and its optimiser; the base "
-            "model's type is model.dtype, leave trainer.precision=32-true",
+            f"trainer.precision={self.precision} would cast the adapter and its optimiser; the "
+            "base model's type is model.dtype, leave trainer.precision=32-true",
         )
 
 
@@ -79,7 +79,7 @@ class RunConfig:
     batch: BatchOptions = field(default_factory=BatchOptions)
     scorer: ScorerOptions = field(default_factory=ScorerOptions)
     mode: str = "teacher_forced"
-    """Where answers come from while heads are scored: teacher_forced (the gold answer) or greedy."""
+    """Where answers come from while heads are scored: teacher_forced (gold answers) or greedy."""
     match: str = "exact"
     """When a token in the context counts as the token emitted: exact ids, or surface text."""
     max_new_tokens: int = 16
@@ -193,7 +193,7 @@ def typed(config: DictConfig, schema: type[Schema]) -> Schema:
     """The typed object of a composed config.
 
     Raises:
-        InputError: an unknown key (also one that came in by `+key=`), a wrong type, a value out of range.
+        InputError: an unknown key (by `+key=` too), a wrong type, a value out of range.
     """
     plain = OmegaConf.to_container(config, resolve=True)
     merged = OmegaConf.merge(OmegaConf.structured(schema), plain)
@@ -201,7 +201,7 @@ def typed(config: DictConfig, schema: type[Schema]) -> Schema:
 
 
 def check_callbacks_package() -> None:
-    """Refuse a package `callbacks` that is not ours: a folder of that name in the working directory.
+    """Refuse a package `callbacks` that is not ours: a folder so named in the working directory.
 
     Raises:
         InputError: names both.
@@ -211,13 +211,13 @@ def check_callbacks_package() -> None:
     found = Path(spec.origin).parent if spec and spec.origin else None
     if found is None or found.resolve() != expected.resolve():
         raise InputError(
-            f"the package `callbacks` is found at {found}, not at {expected}; run from another folder, or "
-            "use the command sce-train"
+            f"the package `callbacks` is found at {found}, not at {expected}; run from another "
+            "folder, or use the command sce-train"
         )
 
 
 def run(main: Callable[[], Any]) -> None:
-    """Run an entry point under `one_line_errors`: for what goes wrong before its body is reached."""
+    """Run an entry point under `one_line_errors`: for what goes wrong before its body runs."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
     one_line_errors(main)()
 

@@ -1,11 +1,11 @@
-"""One pass over a batch: likelihood of the gold answers, greedy answers, and where every head looked.
+"""One pass over a batch: likelihood of the gold answers, greedy answers, where every head looked.
 
     prefill [padding | prompt | gold answer]   -> NLL, teacher-forced rows, first greedy token
     cache cropped to the prompt
     one token at a time                        -> greedy answer and its rows, for nothing extra
 
-Batched, for one model on one device, without Lightning. The gold answer rides on the prefill, and the
-step that emits the first greedy token is the row that predicts the first gold one.
+Batched, for one model on one device, without Lightning. The gold answer rides on the prefill, and
+the step that emits the first greedy token is the row that predicts the first gold one.
 """
 
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ class Outcome:
     example: Encoded
     weight: int
     nll: float
-    """Summed negative log-likelihood of the gold answer's tokens and the end of the turn, in nats."""
+    """Summed negative log-likelihood of the gold answer's tokens and the end of turn, in nats."""
     num_labels: int
     answer_ids: tuple[int, ...]
     """The greedy answer before the end of the turn."""
@@ -106,7 +106,7 @@ def decode(model: nn.Module, batch: Batch, settings: DecodeSettings) -> list[Out
 
 
 def _answer_rows(batch: Batch) -> Int[Tensor, "batch rows"]:
-    """Query indices of the steps that emit the answer; the last column emits an end of turn at most."""
+    """Query indices of the steps that emit the answer (the last column: an end of turn at most)."""
     first = batch.num_prompt - 1
     count = max(1, batch.labels.shape[1] - 1)
     rows = torch.arange(first, first + count, device=batch.input_ids.device)

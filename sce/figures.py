@@ -22,9 +22,7 @@ def head_maps(maps: Mapping[str, np.ndarray], *, title: str, tau: float | None =
     figure = Figure(figsize=(width * count + 1.2, 1.6 + 0.14 * layers), layout="constrained")
     axes = figure.subplots(1, count, squeeze=False, sharey=True)[0]
     for axis, (caption, scores) in zip(axes, maps.items(), strict=True):
-        image = axis.imshow(
-            scores, aspect="auto", cmap="magma_r", vmin=0, vmax=high, origin="lower"
-        )
+        axis.imshow(scores, aspect="auto", cmap="magma_r", vmin=0, vmax=high, origin="lower")
         if tau is not None:
             chosen = np.argwhere(scores > tau)
             axis.scatter(
@@ -41,7 +39,7 @@ def head_maps(maps: Mapping[str, np.ndarray], *, title: str, tau: float | None =
         axis.set_xticks(_ticks(heads))
         axis.set_yticks(_ticks(layers))
     axes[0].set_ylabel("layer")
-    figure.colorbar(image, ax=list(axes), label="score", shrink=0.8)
+    figure.colorbar(axes[-1].images[0], ax=list(axes), label="score", shrink=0.8)
     figure.suptitle(title, fontsize=10)
     return figure
 

@@ -1,7 +1,7 @@
 """python -m sce.headset: show head sets, and average some into a reference.
 
-A reference is the mean of at least two models tuned on real data with different seeds, scored on the
-same examples. What the seeds agree on is stored with it: no run can be expected to agree more.
+A reference is the mean of at least two models tuned on real data with different seeds, scored on
+the same examples. What the seeds agree on is stored with it: no run can be expected to agree more.
 """
 
 import logging
@@ -62,9 +62,8 @@ def average(
         _require_same(names[0], first, name, other)
     if base is not None:
         _require_same(names[0], first, "base", base)
-    per_example = None
-    if all(s.per_example is not None for s in sets):
-        per_example = np.mean([s.per_example for s in sets], axis=0)
+    arrays = [s.per_example for s in sets if s.per_example is not None]
+    per_example = np.mean(arrays, axis=0) if len(arrays) == len(sets) else None
     shared = (
         "model",
         "weights_sha256",

@@ -1,7 +1,7 @@
 """Answer metrics as torchmetrics: token F1 and exact match, best over aliases.
 
-SQuAD's definitions (Rajpurkar et al. 2016, evaluate-v1.1). `compute` returns one value an example, so
-that intervals and paired comparisons can be made of them; the metric proper is their mean.
+SQuAD's definitions (Rajpurkar et al. 2016, evaluate-v1.1). `compute` returns one value an example,
+so that intervals and paired comparisons can be made of them; the metric proper is their mean.
 """
 
 import re
@@ -60,7 +60,7 @@ class _PerExample(Metric):
         self.values.append(torch.tensor([value], dtype=torch.float64, device=self.device))
 
     def compute(self) -> Float[Tensor, " examples"]:
-        """Every example's value, 0..1."""
+        """Every example's value, 0..1 (torchmetrics drops the dimension of a single one)."""
         if isinstance(self.values, list):
             return torch.cat(self.values) if self.values else torch.zeros(0, dtype=torch.float64)
         return self.values

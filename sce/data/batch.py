@@ -4,8 +4,8 @@
     [       prompt 2     ][ target 2 | pad]
                          ^ column num_prompt: every example's first answer token
 
-Left padding keeps the cache contiguous, lets `logits_to_keep` take the answer's columns alone, and is
-what decoding goes on from.
+Left padding keeps the cache contiguous, lets `logits_to_keep` take the answer's columns alone, and
+is what decoding goes on from.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ IGNORE = -100
 
 @dataclass
 class Batch:
-    """Examples side by side. `labels` are the answer's columns only: target, end of turn, IGNORE."""
+    """Examples side by side; `labels` are the answer's columns: target, end of turn, IGNORE."""
 
     input_ids: Int[Tensor, "batch tokens"]
     attention_mask: Int[Tensor, "batch tokens"] | None
@@ -66,7 +66,7 @@ class Batch:
 
 
 def collate(examples: Sequence[Encoded], weights: Sequence[int] | None = None) -> Batch:
-    """Pad examples into a batch. The last label needs no input, so the end of the turn is not fed."""
+    """Pad examples into a batch; the last label needs no input, so the end of turn is not fed."""
     num_prompt = max(len(example.prompt_ids) for example in examples)
     num_answer = max(len(example.target_ids) + 1 for example in examples)
     shape = (len(examples), num_prompt + num_answer - 1)

@@ -91,8 +91,8 @@ def _questions(options: DataOptions) -> dict[str, list[Example]]:
     empty = [name for name, examples in dealt.items() if not examples]
     if empty:
         raise InputError(
-            f"{paths[owners[0]]}: too few questions on different documents to split; nothing is left for "
-            f"data.{empty[0]}; name data.{empty[0]}.path"
+            f"{paths[owners[0]]}: too few questions on different documents to split; "
+            f"nothing is left for data.{empty[0]}; name data.{empty[0]}.path"
         )
     return {**read, **dealt}
 

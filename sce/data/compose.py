@@ -108,8 +108,8 @@ def _fill(
         if limits.num_documents is None:
             wanted = f"data.context_tokens={limits.context_tokens}"
         raise InputError(
-            f"example {example.id}: only {len(chosen)} documents at hand that do not hold its answer, too "
-            f"few for {wanted}; lower it or give the split a larger source"
+            f"example {example.id}: only {len(chosen)} documents at hand that do not hold its "
+            f"answer, too few for {wanted}; lower it or give the split a larger source"
         )
     return chosen
 

@@ -31,8 +31,8 @@ class SplitsDataModule(L.LightningDataModule):
         encoded = self.splits["train"].encoded
         if len(encoded) < self.batch.train * world_size:
             raise InputError(
-                f"data.train has {len(encoded)} examples, fewer than one micro-batch on every device "
-                f"(batch.train={self.batch.train} x {world_size})"
+                f"data.train has {len(encoded)} examples, fewer than one micro-batch on every "
+                f"device (batch.train={self.batch.train} x {world_size})"
             )
         return train_loader(encoded, self.batch.train, self.seed, rank, world_size)
 

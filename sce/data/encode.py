@@ -1,9 +1,9 @@
 """From an `Example` to token ids with the positions of the evidence: the one place that tokenizes.
 
-The prompt is built as text once, with the character span of every document in it, and tokenized once
-with the tokenizer's own offset mapping. Nothing is searched for and nothing is decoded and re-encoded.
-The prompt ends, inside the assistant's turn, with `Answer:`, and the target begins with a space, so
-that an answer's first token can be the very token that stands in the context.
+The prompt is built as text once, with the character span of every document in it, and tokenized
+once with the tokenizer's own offset mapping. Nothing is searched for and nothing is decoded and
+re-encoded. The prompt ends, inside the assistant's turn, with `Answer:`, and the target begins with
+a space, so that an answer's first token can be the very token that stands in the context.
 """
 
 import hashlib
@@ -50,14 +50,14 @@ class Encoder:
     """Turns examples into token ids for one tokenizer.
 
     Raises:
-        InputError: the tokenizer has no offset mapping, or its chat template alters the user's text.
+        InputError: the tokenizer has no offset mapping, or its template alters the user's text.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         if not tokenizer.is_fast:
             raise InputError(
-                f"{tokenizer.name_or_path}: its tokenizer gives no offset mapping (it is a slow one), so "
-                "evidence cannot be located; use a model with a tokenizer.json"
+                f"{tokenizer.name_or_path}: its tokenizer gives no offset mapping (it is a slow "
+                "one), so evidence cannot be located; use a model with a tokenizer.json"
             )
         self.tokenizer = tokenizer
         self._prefix, self._suffix = self._template()
@@ -78,7 +78,8 @@ class Encoder:
         parts = self._chat([{"role": "user", "content": _BODY}], generate=True).split(_BODY)
         if len(parts) != 2:
             raise InputError(
-                f"{self.tokenizer.name_or_path}: its chat template does not show the user's text once"
+                f"{self.tokenizer.name_or_path}: "
+                "its chat template does not show the user's text once"
             )
         return parts[0], parts[1] + OPENING
 
@@ -94,7 +95,7 @@ class Encoder:
             raise InputError(
                 f"{self.tokenizer.name_or_path}: no token ends an answer (no eos_token)"
             )
-        return int(self.tokenizer.eos_token_id)
+        return int(self.tokenizer.eos_token_id)  # pyright: ignore[reportArgumentType]
 
     @property
     def prompt_sha256(self) -> str:
@@ -126,8 +127,8 @@ class Encoder:
         """Token ids, and the evidence as token positions.
 
         Raises:
-            InputError: no token of the prompt covers the evidence, or the target would merge with the
-                prompt's last token.
+            InputError: no token of the prompt covers the evidence, or the target would merge with
+                the prompt's last token.
         """
         text, offsets = self.prompt(example)
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
@@ -142,7 +143,8 @@ class Encoder:
         whole = self.tokenizer(f"{text} {target}", add_special_tokens=False)["input_ids"]
         if whole[: len(ids)] != ids:
             raise InputError(
-                f"example {example.id}: this tokenizer merges {OPENING!r} with the answer {target!r}"
+                f"example {example.id}: "
+                f"this tokenizer merges {OPENING!r} with the answer {target!r}"
             )
         return Encoded(
             id=example.id,

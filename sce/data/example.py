@@ -106,7 +106,7 @@ class Example:
         return example
 
     def check(self) -> None:
-        """Raise `InputError` unless ids are unique, spans lie in their documents and hold an answer."""
+        """Raise `InputError` unless ids differ, spans lie in their documents and hold an answer."""
         texts = {document.id: document.text for document in self.documents}
         if len(texts) != len(self.documents):
             raise InputError(f"example {self.id}: two documents share an id")

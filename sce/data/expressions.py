@@ -86,7 +86,7 @@ def high(rng: Generator) -> Needle:
     subject, answer = invented.draw(relation.subject, rng), invented.draw(relation.object, rng)
     sentence = invented.pick(rng, relation.sentences).replace("{s}", subject).replace("{o}", answer)
     question = invented.pick(rng, relation.questions).replace("{s}", subject.lower())
-    # An organisation is asked for without its article, which a sentence may open with in upper case.
+    # An organisation is asked for without its article, as a sentence may open with it capitalized.
     answer = answer.removeprefix("the ")
     return Needle(relation.name, relation.subject, subject, capitalize(sentence), question, answer)
 

@@ -6,7 +6,7 @@ without end (real: until they run out). None of them holds the answer: compose.p
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import bm25s
 import numpy as np
@@ -137,7 +137,7 @@ class RealHaystack:
     @staticmethod
     def _tokenize(texts: list[str]) -> list[list[str]]:
         tokens = bm25s.tokenize(texts, stopwords="en", return_ids=False, show_progress=False)
-        return [list(text) for text in tokens]
+        return [list(text) for text in cast("list[list[str]]", tokens)]
 
     def distractors(self, example: Example, rng: Generator) -> Iterator[Document]:
         """All documents but the example's own, by text."""

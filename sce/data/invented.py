@@ -22,12 +22,13 @@ _PLACE_ENDS = (
 )
 
 _ADJECTIVES = (
-    "Amber Borrowed Broken Copper Crooked Distant Drowned Empty Faithful Folded Hollow Idle Last Lesser"
-    " Nameless Paper Patient Quiet Salted Second Silent Sleeping Tin Unlit Winter Wandering"
+    "Amber Borrowed Broken Copper Crooked Distant Drowned Empty Faithful Folded Hollow Idle Last"
+    " Lesser Nameless Paper Patient Quiet Salted Second Silent Sleeping Tin Unlit Winter Wandering"
 ).split()
 _NOUNS = (
-    "Almanac Anchor Beekeeper Bridge Calendar Candle Cartographer Ferry Garden Harvest Ladder Lantern"
-    " Ledger Lighthouse Mirror Orchard Passenger Quarry River Sparrow Staircase Telegraph Tide Weaver"
+    "Almanac Anchor Beekeeper Bridge Calendar Candle Cartographer Ferry Garden Harvest Ladder"
+    " Lantern Ledger Lighthouse Mirror Orchard Passenger Quarry River Sparrow Staircase Telegraph"
+    " Tide Weaver"
 ).split()
 
 

@@ -1,7 +1,7 @@
 """A training loader that can go on mid-epoch, and shares every epoch out among ranks."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -35,29 +35,33 @@ class EpochSampler(Sampler[int]):
 class ResumableLoader(DataLoader):
     """A DataLoader whose state is the number of batches handed out in the current epoch.
 
-    The state is the same on every rank, which is how Lightning restores it. Batches are counted when
-    they are handed out, not when a worker prefetches them.
+    The state is the same on every rank, which is how Lightning restores it. Batches are counted
+    when they are handed out, not when a worker prefetches them.
     """
 
-    sampler: EpochSampler
     _handed_out = 0
     _resume_at = 0
 
-    def __iter__(self) -> Iterator[Any]:
+    @property
+    def _epochs(self) -> EpochSampler:
+        return cast("EpochSampler", self.sampler)
+
+    # torch promises an iterator of a private class.
+    def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Batches from where `load_state_dict` left off."""
         self._handed_out, self._resume_at = self._resume_at, 0
-        self.sampler.skip = self._handed_out * (self.batch_size or 1)
+        self._epochs.skip = self._handed_out * (self.batch_size or 1)
         for batch in super().__iter__():
             self._handed_out += 1
             yield batch
 
     def state_dict(self) -> dict[str, int]:
         """Epoch and batches handed out in it."""
-        return {"epoch": self.sampler.epoch, "batches": self._handed_out}
+        return {"epoch": self._epochs.epoch, "batches": self._handed_out}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on after that many batches. Lightning sets the epoch too late, so it is set here."""
-        self.sampler.set_epoch(state["epoch"])
+        self._epochs.set_epoch(state["epoch"])
         self._resume_at = state["batches"] % len(self)
 
 

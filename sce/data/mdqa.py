@@ -22,7 +22,7 @@ def from_nq(row: Mapping[str, Any], row_id: str) -> Example:
     """An Example from one row of the Natural Questions multi-document format.
 
     Raises:
-        InputError: a field is missing, no document is gold, or no answer stands in the gold document.
+        InputError: a field is missing, no document is gold, or no answer stands in a gold one.
     """
     try:
         question = str(row["question"])
@@ -54,9 +54,9 @@ def _evidence(
 ) -> list[Span]:
     """The sentence(s) of a gold document that hold the answer.
 
-    Where it stands more than once the annotation narrows it down: to the annotated short answers, and
-    to the part of the document that the annotator marked as the long answer. Sentences that are left
-    all state the answer, and all count.
+    Where it stands more than once the annotation narrows it down: to the annotated short answers,
+    and to the part of the document that the annotator marked as the long answer. Sentences that are
+    left all state the answer, and all count.
     """
     spans = [span for answer in answers for span in occurrences(document.text, answer)]
     if len(sentences_holding(document.text, spans)) > 1:

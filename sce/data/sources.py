@@ -1,4 +1,4 @@
-"""Reading questions: JSON Lines (plain or .gz), files and folders of Hugging Face `datasets`, its hub.
+"""Reading questions: JSON Lines (plain or .gz), and what Hugging Face `datasets` reads.
 
 What a row means is the business of the format: `example` (Example JSONL) or a task's own, such as
 `nq`. This file knows where rows come from and how to say which one is wrong.
@@ -28,12 +28,12 @@ def read_questions(path: str, row_format: str = "auto") -> list[Example]:
     """All questions of a source, with their own documents, in file order.
 
     Args:
-        path: a .jsonl or .jsonl.gz file, any file or folder `datasets` reads (.parquet, .arrow, .csv,
-            a folder written by `save_to_disk`), or `hf:NAME:SPLIT` for a dataset of the hub.
+        path: a .jsonl or .jsonl.gz file, any file or folder `datasets` reads (.parquet, .arrow,
+            .csv, a folder written by `save_to_disk`), or `hf:NAME:SPLIT` for a dataset of the hub.
         row_format: `example`, `nq`, or `auto` to guess from the first row.
 
     Raises:
-        InputError: the source cannot be read, is empty, or a row is malformed (file and line named).
+        InputError: the source cannot be read or is empty, or a row (named by line) is malformed.
     """
     examples: list[Example] = []
     for where, row in _rows(path):

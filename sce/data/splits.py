@@ -61,8 +61,8 @@ def split_by_document(
         seed: draws the order in which groups are dealt.
 
     Returns:
-        split name -> examples. A split's own distractors that are another split's gold documents are
-        taken out, since distractors go first.
+        split name -> examples. A split's own distractors that are another split's gold documents
+        are taken out, since distractors go first.
     """
     groups = _groups(examples)
     order = np.random.default_rng([seed, len(groups)]).permutation(len(groups))
@@ -101,9 +101,9 @@ def check_disjoint(splits: Mapping[str, Sequence[Example]]) -> None:
             if shared:
                 (what, text), _ = Counter(shared).most_common(1)[0]
                 raise InputError(
-                    f"data.{left} and data.{right} share {len(set(shared))} questions or documents, such as "
-                    f"the {what} {text[:60]!r}; give them sources that share none, or name only "
-                    f"data.train.path and let it be split by document"
+                    f"data.{left} and data.{right} share {len(set(shared))} questions or "
+                    f"documents, such as the {what} {text[:60]!r}; give them sources that share "
+                    f"none, or name only data.train.path and let it be split by document"
                 )
 
 

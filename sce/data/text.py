@@ -25,7 +25,8 @@ def holds_answer(text: str, answers: tuple[str, ...]) -> bool:
 def sentence_spans(text: str) -> list[tuple[int, int]]:
     """(start, end) of every sentence of `text`, without the white space around it."""
     spans = []
-    for boundary in sentencex.get_sentence_boundaries("en", text):
+    boundaries = sentencex.get_sentence_boundaries  # pyright: ignore[reportAttributeAccessIssue]
+    for boundary in boundaries("en", text):
         start, end = int(boundary["start_index"]), int(boundary["end_index"])
         piece = text[start:end]
         start += len(piece) - len(piece.lstrip())

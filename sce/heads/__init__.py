@@ -1,4 +1,4 @@
-"""Scores of attention heads: one scorer a file, each with the same two names, `MODES` and `score`."""
+"""Scores of attention heads: one scorer a file, each with the two names `MODES` and `score`."""
 
 from types import ModuleType
 

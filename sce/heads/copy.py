@@ -2,8 +2,8 @@
 
     score(h) = |{t : j*_t(h) in E and token(j*_t(h)) = y_t}| / T
 
-Wu et al. 2024 (arXiv 2404.15574, section 2) divide by the needle's tokens because their answer *is* the
-needle; with k = the answer's tokens this is the same formula. 0 for an empty answer.
+Wu et al. 2024 (arXiv 2404.15574, section 2) divide by the needle's tokens because their answer *is*
+the needle; with k = the answer's tokens this is the same formula. 0 for an empty answer.
 """
 
 import torch

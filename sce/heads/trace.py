@@ -14,7 +14,9 @@ class Trace:
 
     looked_at: Int[Tensor, "layers heads steps"]
     """j*_t(h): the visible position with the largest attention at the step that emits token t.
-    Positions outside the prompt (the answer so far, or nothing) are any number that is no prompt position."""
+
+    Outside the prompt (the answer so far, or nothing) it is any number that is no prompt position.
+    """
     emitted: Int[Tensor, " steps"]
     """y_t: the answer's tokens (teacher_forced: the gold answer's; greedy: what was emitted)."""
     prompt: Int[Tensor, " prompt"]
@@ -34,7 +36,7 @@ class Trace:
 
 
 def canonical_ids(surfaces: list[str]) -> Int[Tensor, " vocabulary"]:
-    """For match=surface: a number for every token id, equal where the stripped surface text is equal.
+    """For match=surface: a number for every token id, equal where the stripped text is equal.
 
     Args:
         surfaces: the text of every token of the vocabulary.

@@ -4,8 +4,9 @@ Every backend is registered with transformers under `sce_<backend>`, so the stoc
 function here for every layer. It hands on to the fused kernel, and it does two things besides:
 
 - Masks are told, not made. transformers would build a [queries, keys] tensor as soon as a batch is
-  padded or a window is shorter than the context. Here the mask is a `CausalRows`, which yields the rows
-  that are asked for: padded examples are sliced instead of masked, windows go chunk by chunk.
+  padded or a window is shorter than the context. Here the mask is a `CausalRows`
+  (sce.model.masks), which yields the rows that are asked for: padded examples are sliced instead
+  of masked, windows go chunk by chunk.
 - A single query row (a decoding step) is computed explicitly, grouped by key-value head: its logits
   are then at hand for the probe (sce.model.capture) at no extra reading of the cache.
 
@@ -15,26 +16,26 @@ A module attribute `sce_probe`, where set, is shown the rows it wants.
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import (
-    AttentionMaskInterface,
-    padding_mask_function,
-    prepare_padding_mask,
-)
+from transformers.masking_utils import AttentionMaskInterface
 
 from sce.errors import InputError
+from sce.model.masks import CausalRows, tell_rows
 
 PREFIX = "sce_"
 BACKENDS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
 # Rows of a mask that stand in memory at a time.
 CHUNK_ROWS = 256
+
+Kernel = Callable[..., tuple[Tensor, Tensor | None]]
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Choice:
 
 
 def choose(wanted: str, has_gpu: bool) -> Choice:
-    """Pick the backend: `auto` takes flash-attn where it is installed and there is a GPU, else SDPA.
+    """Pick the backend: `auto` takes flash-attn where it is installed with a GPU, else SDPA.
 
     Raises:
         InputError: a backend that is unknown, or that this machine cannot run.
@@ -73,115 +74,6 @@ def choose(wanted: str, has_gpu: bool) -> Choice:
     return Choice(wanted, "as asked for")
 
 
-@dataclass(frozen=True, eq=False)
-class CausalRows:
-    """What each query may see, row by row.
-
-    Indices handed in count queries of this forward pass and key slots of the cache; `query_offset` and
-    `key_offset` lead to absolute positions, as in transformers' masking_utils.
-    """
-
-    batch_size: int
-    num_queries: int
-    num_keys: int
-    query_offset: int
-    key_offset: int
-    function: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-    padding: Bool[Tensor, "batch total"] | None
-    """True where a token is real; None when all are."""
-    window: int | None
-    """Keys before a query that can be visible at most, itself included."""
-    is_causal: bool
-    """Nothing but causality, the window and padding (no packing, no overlays)."""
-    device: torch.device
-
-    def rows(
-        self, queries: Int[Tensor, "batch rows"], keys: tuple[int, int] | None = None
-    ) -> Bool[Tensor, "batch 1 rows keys"]:
-        """Visibility of key slots keys[0]..keys[1] (default: all) from the given query indices."""
-        first, last = keys or (0, self.num_keys)
-        batch = torch.arange(self.batch_size, device=self.device)[:, None, None, None]
-        q = queries[:, None, :, None] + self.query_offset
-        k = torch.arange(first, last, device=self.device)[None, None, None, :] + self.key_offset
-        visible = self.function(batch, torch.zeros_like(batch), q, k)
-        return visible.expand(self.batch_size, 1, queries.shape[1], last - first)
-
-    def keys_in_reach(self, first: int, last: int) -> tuple[int, int]:
-        """Key slots that queries first..last (exclusive) can see at all."""
-        shift = self.query_offset - self.key_offset
-        low = 0 if self.window is None else max(0, first + shift - self.window + 1)
-        return low, min(self.num_keys, last + shift)
-
-    @cached_property
-    def last_row_bias(self) -> Float[Tensor, "batch 1 1 keys"] | None:
-        """For a single query: 0 where visible, -inf elsewhere; None if all is visible."""
-        index = torch.full((1, 1), self.num_queries - 1, device=self.device)
-        visible = self.rows(index)
-        if bool(visible.all()):
-            return None
-        return torch.zeros(visible.shape, device=self.device).masked_fill(~visible, float("-inf"))
-
-    @cached_property
-    def plain_ranges(self) -> list[tuple[int, int]] | None:
-        """Per example the slice of real tokens within which attention is plainly causal.
-
-        None if that is not all there is to the mask: earlier keys in a cache, a window that binds,
-        packing, or padding in the middle.
-        """
-        bound = self.window is not None and self.num_keys > self.window
-        if not self.is_causal or bound or self.num_queries != self.num_keys or self.key_offset:
-            return None
-        if self.padding is None:
-            return [(0, self.num_keys)] * self.batch_size
-        real = self.padding[:, : self.num_keys].int()
-        starts, lengths = real.argmax(dim=1), real.sum(dim=1)
-        index = torch.arange(self.num_keys, device=self.device)
-        inside = (index >= starts[:, None]) & (index < (starts + lengths)[:, None])
-        if not torch.equal(inside, real.bool()):
-            return None
-        ends = (starts + lengths).tolist()
-        return list(zip(starts.tolist(), ends, strict=True))
-
-
-def tell_rows(  # noqa: PLR0913 - the signature is transformers'
-    batch_size: int,
-    q_length: int,
-    kv_length: int,
-    q_offset: int = 0,
-    kv_offset: int = 0,
-    mask_function: Callable | None = None,
-    attention_mask: Tensor | None = None,
-    local_size: int | None = None,
-    allow_is_causal_skip: bool = True,
-    device: torch.device | str = "cpu",
-    **_: object,
-) -> CausalRows:
-    """Transformers' mask interface: describes the mask instead of building it."""
-    if mask_function is None:
-        raise ValueError("transformers passed no mask function")
-    padding = prepare_padding_mask(attention_mask, kv_length, kv_offset)
-    function = mask_function
-    if padding is not None:
-        padding = padding.bool()
-        of_padding = padding_mask_function(padding)
-
-        def function(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-            return mask_function(b, h, q, k) & of_padding(b, h, q, k)
-
-    return CausalRows(
-        batch_size=batch_size,
-        num_queries=q_length,
-        num_keys=kv_length,
-        query_offset=int(q_offset),
-        key_offset=int(kv_offset),
-        function=function,
-        padding=padding,
-        window=local_size,
-        is_causal=allow_is_causal_skip,
-        device=torch.device(device),
-    )
-
-
 def attention(  # noqa: PLR0913 - the signature is transformers'
     backend: str,
     module: nn.Module,
@@ -191,7 +83,7 @@ def attention(  # noqa: PLR0913 - the signature is transformers'
     attention_mask: CausalRows | Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    **kwargs: object,
+    **kwargs: Any,
 ) -> tuple[Float[Tensor, "batch queries heads value_dim"], Tensor | None]:
     """Transformers' attention interface, for every backend; see the module's docstring."""
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -203,8 +95,13 @@ def attention(  # noqa: PLR0913 - the signature is transformers'
                 "heads can be scored under causal attention with transformers' own masks only"
             )
         return kernel(query, key, value, attention_mask)
-    cap = kwargs.get("softcap")
-    single = query.shape[2] == 1 and not torch.is_grad_enabled() and kwargs.get("s_aux") is None
+    cap, sinks = kwargs.get("softcap"), kwargs.get("s_aux")
+    if backend == "sdpa" and (cap is not None or sinks is not None):
+        raise InputError(
+            "this model caps its attention logits or has sinks, which SDPA cannot do; use "
+            "attention=eager, or flash_attention_2 on a GPU"
+        )
+    single = query.shape[2] == 1 and not torch.is_grad_enabled() and sinks is None
     if single and backend != "eager":
         logits = row_logits(query, key, scale, cap)
         if attention_mask.last_row_bias is not None:
@@ -247,7 +144,7 @@ def _mix(
 
 
 def _without_dense_mask(
-    kernel: Callable[..., tuple[Tensor, None]], q: Tensor, k: Tensor, v: Tensor, mask: CausalRows
+    kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, mask: CausalRows
 ) -> Tensor:
     """SDPA by slices of real tokens where the mask is plainly causal, else by chunks of rows."""
     ranges = mask.plain_ranges
@@ -264,9 +161,7 @@ def _without_dense_mask(
     return torch.cat(outputs)
 
 
-def _by_chunks(
-    kernel: Callable[..., tuple[Tensor, None]], q: Tensor, k: Tensor, v: Tensor, mask: CausalRows
-) -> Tensor:
+def _by_chunks(kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, mask: CausalRows) -> Tensor:
     outputs = []
     for first in range(0, mask.num_queries, CHUNK_ROWS):
         last = min(first + CHUNK_ROWS, mask.num_queries)
@@ -288,7 +183,7 @@ def _additive(mask: CausalRows, dtype: torch.dtype) -> Float[Tensor, "batch 1 qu
     )
 
 
-def _kernel(backend: str, module: nn.Module) -> Callable[..., tuple[Tensor, Tensor | None]]:
+def _kernel(backend: str, module: nn.Module) -> Kernel:
     if backend == "sdpa":
         return sdpa_attention_forward
     if backend == "eager":

@@ -1,4 +1,4 @@
-"""The one door to Hugging Face models and to PEFT: from options to a model ready to train or score."""
+"""The one door to Hugging Face models and to PEFT: from options to a model to train or score."""
 
 import json
 from collections.abc import Iterator
@@ -99,6 +99,8 @@ def _explained(source: Source, what: str) -> Iterator[None]:
             advice = "it is gated: accept its licence on the hub and run `hf auth login`"
         elif "connect" in lower or "offline" in lower or "couldn't" in lower or "resolve" in lower:
             advice = "it is not on this machine and the hub cannot be reached; give a local folder"
+        elif "attention implementation" in lower:
+            advice = "it cannot run under this attention; use attention=eager, or flash on a GPU"
         elif "is not a local folder" in lower or "not a valid model identifier" in lower:
             advice = "no such model; give a hub id or a local folder"
         else:
@@ -124,8 +126,8 @@ def load_model(source: Source, options: ModelOptions, attention: Choice) -> PreT
     """The frozen base model, its RoPE theta changed before the weights load.
 
     Raises:
-        InputError: the model is gated, absent, has no rotary embedding to change, or cannot take the
-            attention interface.
+        InputError: the model is gated, absent, has no rotary embedding to change, or cannot take
+            the attention interface.
     """
     config = load_config(source)
     if options.rope_theta is not None:
@@ -205,7 +207,7 @@ def fit_options_to_adapter(options: ModelOptions, source: Source, folder: Path) 
     """Take the adapter's RoPE theta over, and refuse an adapter of another base model.
 
     Raises:
-        InputError: the adapter was tuned on other weights, or with another theta than the one asked for.
+        InputError: the adapter was tuned on other weights, or with another theta than asked for.
     """
     note = read_adapter_note(folder)
     expected = note.get("weights_sha256")
@@ -221,7 +223,8 @@ def fit_options_to_adapter(options: ModelOptions, source: Source, folder: Path) 
     used = options.rope_theta or own
     if theta is not None and used != theta:
         raise InputError(
-            f"adapter={folder}: tuned with rope_theta={theta:g}, not {used:g}; leave model.rope_theta out"
+            f"adapter={folder}: tuned with rope_theta={theta:g}, not {used:g}; "
+            "leave model.rope_theta out"
         )
 
 

@@ -12,7 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sce.errors import InputError
-from sce.model.attention import CausalRows, row_logits
+from sce.model.attention import row_logits
+from sce.model.masks import CausalRows
 
 # Logits of the recomputed rows that stand in memory at a time (float32, so 256 MiB).
 MAX_LOGITS = 1 << 26
@@ -21,8 +22,8 @@ MAX_LOGITS = 1 << 26
 class Probe:
     """Collects, per layer, the key position that each head attends to most.
 
-    Set `rows` before a forward pass of several tokens; a single-token pass is read as it is. Positions
-    are absolute key positions of the padded batch; ties go to the lowest.
+    Set `rows` before a forward pass of several tokens; a single-token pass is read as it is.
+    Positions are absolute key positions of the padded batch; ties go to the lowest.
     """
 
     def __init__(self) -> None:
@@ -77,8 +78,8 @@ class Probe:
         """
         if not self._seen:
             raise InputError(
-                "this model's attention does not go through transformers' AttentionInterface, so its "
-                "heads cannot be read; use an architecture that supports attn_implementation"
+                "this model's attention does not go through transformers' AttentionInterface, so "
+                "its heads cannot be read; use an architecture that supports attn_implementation"
             )
         like = next(iter(self._seen.values()))
         missing = torch.full_like(like, -1)
@@ -89,7 +90,7 @@ class Probe:
 
 @contextmanager
 def probing(modules: list[nn.Module]) -> Iterator[Probe]:
-    """Show the attention of `modules` (see `attention_modules`) to a new probe, then take it away."""
+    """Show the attention of `modules` (see `attention_modules`) to a new probe within the block."""
     probe = Probe()
     for module in modules:
         module.sce_probe = probe  # type: ignore[assignment]

@@ -68,10 +68,10 @@ def packaged_gguf(package: str) -> Path:
 
 
 def converted_gguf(file: Path) -> Path:
-    """A folder with the dequantised weights (float32 safetensors), config and tokenizer of a GGUF file.
+    """A folder with the dequantised weights, config and tokenizer of a GGUF file.
 
-    Converted on first use and kept under `cache_folder()`, named by the file's own sha256; a folder is
-    put in place only when it is complete.
+    Weights are float32 safetensors. Converted on first use and kept under `cache_folder()`, named
+    by the file's own sha256; a folder is put in place only when it is complete.
     """
     with file.open("rb") as stream:
         identity = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -87,8 +87,8 @@ def converted_gguf(file: Path) -> Path:
         tokenizer = AutoTokenizer.from_pretrained(**source)
         model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
         # It is no longer quantised; save_pretrained refuses as long as the config says so.
-        del model.config.quantization_config
-        model.hf_quantizer = None
+        del model.config.quantization_config  # pyright: ignore[reportAttributeAccessIssue]
+        model.hf_quantizer = None  # pyright: ignore[reportArgumentType]
         tokenizer.save_pretrained(temporary)
         model.save_pretrained(temporary)
         if target.is_dir():  # another process was faster

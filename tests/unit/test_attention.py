@@ -1,0 +1,297 @@
+"""Every backend on this machine against eager `output_attentions=True`; each check can fail."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import (
+    AutoModelForCausalLM,
+    DynamicCache,
+    Gemma2Config,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    Qwen3Config,
+)
+
+from sce.errors import InputError
+from sce.model import attention
+from sce.model.capture import attention_modules, probing
+
+SMALL = {
+    "hidden_size": 48,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "vocab_size": 97,
+}
+CONFIGS = {
+    "llama": LlamaConfig(**SMALL),
+    "sliding window": MistralConfig(**SMALL, sliding_window=11),
+    "qwen3": Qwen3Config(**SMALL),
+    "absolute positions": GPT2Config(n_embd=48, n_layer=3, n_head=4, vocab_size=97),
+    "soft-capping, local layers": Gemma2Config(
+        **SMALL, sliding_window=11, attn_logit_softcapping=20.0, query_pre_attn_scalar=16
+    ),
+}
+PADDINGS = ("none", "left", "right")
+ROWS = slice(24, 33)
+
+
+def build(name: str, implementation: str):
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(CONFIGS[name], attn_implementation=implementation)
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.normal_(std=0.3)  # attention that prefers something
+    return model.eval()
+
+
+def inputs(padding: str):
+    torch.manual_seed(3)
+    ids = torch.randint(3, 97, (3, 40))
+    mask = torch.ones_like(ids)
+    if padding == "left":
+        mask[0, :9], mask[2, :3] = 0, 0
+    if padding == "right":
+        mask[0, 34:], mask[2, 36:] = 0, 0
+    if padding == "none":
+        return {"input_ids": ids}
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    return {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+
+
+def eager_argmax(name: str, padding: str) -> tuple[torch.Tensor, torch.Tensor]:
+    model = build(name, "eager")
+    with torch.no_grad():
+        out = model(**inputs(padding), output_attentions=True, use_cache=False)
+    looked_at = torch.stack([a[:, :, ROWS].argmax(-1) for a in out.attentions], dim=1)
+    return looked_at, out.logits
+
+
+def probed(name: str, padding: str, backend: str) -> tuple[torch.Tensor, torch.Tensor]:
+    model = build(name, f"sce_{backend}")
+    with torch.no_grad(), probing(attention_modules(model)) as probe:
+        probe.rows = torch.arange(ROWS.start, ROWS.stop).expand(3, -1)
+        out = model(**inputs(padding), use_cache=False)
+        return probe.take(3), out.logits
+
+
+def backends(name: str) -> list[str]:
+    # SDPA has no soft-capping; see test_soft_capping_under_sdpa_is_refused.
+    return ["eager"] if name.startswith("soft") else ["sdpa", "eager"]
+
+
+CASES = [
+    pytest.param(name, padding, backend, id=f"{name}-{padding}-{backend}")
+    for name in CONFIGS
+    for padding in PADDINGS
+    for backend in backends(name)
+]
+
+
+@pytest.mark.parametrize(("name", "padding", "backend"), CASES)
+def test_prefill_rows_and_outputs_agree_with_eager(name, padding, backend):
+    expected, logits = eager_argmax(name, padding)
+    found, own_logits = probed(name, padding, backend)
+    assert torch.equal(found, expected)
+    real = inputs(padding).get("attention_mask", torch.ones(3, 40)).bool()
+    torch.testing.assert_close(own_logits[real], logits[real], atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("padding", ["none", "left"])
+@pytest.mark.parametrize("name", ["llama", "sliding window", "qwen3", "absolute positions"])
+@pytest.mark.parametrize("own_cache", [True, False], ids=["full cache", "model's cache"])
+def test_decoding_steps_agree_with_eager(name, padding, own_cache):
+    expected, logits = eager_argmax(name, padding)
+    model, batch = build(name, "sce_sdpa"), inputs(padding)
+    # The model's own cache drops keys outside the window: indices must be shifted back.
+    cache = DynamicCache() if own_cache else DynamicCache(config=model.config)
+    mask, positions = batch.get("attention_mask"), batch.get("position_ids")
+    found, step_logits = [], []
+    with torch.no_grad(), probing(attention_modules(model)) as probe:
+        for step in range(ROWS.start, ROWS.stop):
+            start = 0 if step == ROWS.start else step
+            probe.rows = torch.full((3, 1), step) if start == 0 else None
+            out = model(
+                input_ids=batch["input_ids"][:, start : step + 1],
+                attention_mask=None if mask is None else mask[:, : step + 1],
+                position_ids=None if positions is None else positions[:, start : step + 1],
+                past_key_values=cache,
+                use_cache=True,
+            )
+            found.append(probe.take(3))
+            step_logits.append(out.logits[:, -1])
+    assert torch.equal(torch.cat(found, dim=-1), expected)
+    torch.testing.assert_close(
+        torch.stack(step_logits, dim=1), logits[:, ROWS], atol=2e-4, rtol=1e-3
+    )
+
+
+def broken(monkeypatch, **changes):
+    """Have every mask told with these fields changed."""
+    tell = attention.tell_rows
+
+    def tell_wrong(*args, **kwargs):
+        return dataclasses.replace(tell(*args, **kwargs), **changes)
+
+    from transformers.masking_utils import AttentionMaskInterface
+
+    for backend in attention.BACKENDS:
+        monkeypatch.setitem(
+            AttentionMaskInterface._global_mapping, attention.PREFIX + backend, tell_wrong
+        )
+
+
+def causal_only(b, h, q, k):
+    return k <= q
+
+
+def test_the_check_fails_without_the_padding_mask(monkeypatch):
+    broken(monkeypatch, function=causal_only, padding=None)
+    assert not torch.equal(probed("llama", "left", "sdpa")[0], eager_argmax("llama", "left")[0])
+
+
+def test_the_check_fails_without_the_causal_mask(monkeypatch):
+    broken(monkeypatch, function=lambda b, h, q, k: k >= 0 * q)
+    assert not torch.equal(probed("llama", "none", "sdpa")[0], eager_argmax("llama", "none")[0])
+
+
+def test_the_check_fails_without_the_window(monkeypatch):
+    broken(monkeypatch, function=causal_only, window=None)
+    found, expected = (
+        probed("sliding window", "none", "sdpa")[0],
+        eager_argmax("sliding window", "none"),
+    )
+    assert not torch.equal(found, expected[0])
+
+
+def test_the_check_fails_without_the_shift_of_a_window_cache(monkeypatch):
+    broken(monkeypatch, key_offset=0)
+    with pytest.raises(AssertionError):
+        test_decoding_steps_agree_with_eager("sliding window", "none", own_cache=False)
+
+
+class NoSquares(TorchDispatchMode):
+    """Fails as soon as an operation makes a tensor with two dimensions of at least `size`."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.size = size
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(tensor, torch.Tensor) and sum(s >= self.size for s in tensor.shape) > 1:
+                raise AssertionError(f"{func} made a tensor of shape {tuple(tensor.shape)}")
+        return result
+
+
+LENGTH = 1200  # above every width of the tiny models
+
+
+def long_batch():
+    torch.manual_seed(0)
+    ids = torch.randint(3, 97, (2, LENGTH))
+    mask = torch.ones_like(ids)
+    mask[0, :100] = 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+@pytest.mark.parametrize("name", ["llama", "sliding window"])
+def test_no_tensor_of_keys_by_keys_is_made(name):
+    model = build(name, "sce_sdpa")
+    with torch.no_grad(), probing(attention_modules(model)) as probe, NoSquares(LENGTH - 100):
+        probe.rows = torch.arange(LENGTH - 8, LENGTH).expand(2, -1)
+        cache = DynamicCache()
+        model(**long_batch(), past_key_values=cache, use_cache=True)
+        mask = torch.nn.functional.pad(long_batch()["attention_mask"], (0, 1), value=1)
+        model(
+            input_ids=torch.ones(2, 1, dtype=torch.long),
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        probe.take(3)
+
+
+def test_no_tensor_of_keys_by_keys_is_made_in_training():
+    model = build("llama", "sce_sdpa").train()
+    with NoSquares(LENGTH - 100):
+        model(**long_batch(), use_cache=False, logits_to_keep=4).logits.sum().backward()
+
+
+def test_that_check_fails_under_output_attentions():
+    model = build("llama", "eager")
+    with (
+        torch.no_grad(),
+        NoSquares(LENGTH - 100),
+        pytest.raises(AssertionError, match="made a tensor"),
+    ):
+        model(**long_batch(), output_attentions=True)
+
+
+def test_gradients_equal_those_of_stock_sdpa():
+    gradients = []
+    for implementation in ("sdpa", "sce_sdpa"):
+        model = build("llama", implementation).train()
+        batch = inputs("left")
+        logits = model(**batch, use_cache=False).logits
+        (logits * batch["attention_mask"][..., None]).square().sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-3, rtol=1e-3)
+
+
+def test_soft_capping_under_sdpa_is_refused():
+    query = torch.ones(1, 4, 5, 16)
+    mask = attention.tell_rows(1, 5, 5, mask_function=causal_only)
+    with pytest.raises(InputError, match="attention=eager"):
+        attention.attention("sdpa", torch.nn.Module(), query, query, query, mask, softcap=20.0)
+
+
+def test_a_model_outside_the_attention_interface_is_refused():
+    from transformers import BloomConfig
+
+    from sce.data.batch import collate
+    from sce.decode import DecodeSettings, decode
+    from test_decode import SHORT
+
+    model = AutoModelForCausalLM.from_config(
+        BloomConfig(hidden_size=32, n_layer=2, n_head=4, vocab_size=97)
+    ).eval()
+    with pytest.raises(InputError, match="AttentionInterface"):
+        decode(model, collate([SHORT]), DecodeSettings())
+
+
+def test_auto_says_what_it_took_and_why(monkeypatch):
+    assert attention.choose("auto", has_gpu=False).backend == "sdpa"
+    assert "GPU" in attention.choose("auto", has_gpu=False).reason
+    monkeypatch.setattr(attention, "find_spec", lambda name: None)
+    assert "not installed" in attention.choose("auto", has_gpu=True).reason
+    monkeypatch.setattr(attention, "find_spec", lambda name: object())
+    assert attention.choose("auto", has_gpu=True).backend == "flash_attention_2"
+    with pytest.raises(InputError, match="a GPU"):
+        attention.choose("flash_attention_2", has_gpu=False)
+    with pytest.raises(InputError, match="choose from auto"):
+        attention.choose("fast", has_gpu=True)
+
+
+@pytest.mark.skipif(
+    not torch.cuda.is_available() or attention.find_spec("flash_attn") is None,
+    reason="needs a GPU and flash-attn",
+)
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_flash_attention_agrees_with_eager(padding):
+    model = build("llama", "sce_flash_attention_2").to("cuda", torch.bfloat16)
+    batch = {name: tensor.cuda() for name, tensor in inputs(padding).items()}
+    with torch.no_grad(), probing(attention_modules(model)) as probe:
+        probe.rows = torch.arange(ROWS.start, ROWS.stop, device="cuda").expand(3, -1)
+        model(**batch, use_cache=False)
+        found = probe.take(3).cpu()
+    agreement = (found == eager_argmax("llama", padding)[0]).float().mean()
+    assert agreement > 0.9  # bfloat16 moves near-ties

