@@ -1,5 +1,7 @@
 """How fast it trains, and what validation costs."""
 
+import resource
+import sys
 import time
 from typing import Any
 
@@ -79,8 +81,15 @@ class Throughput(Callback):
         }
         if self._tokens:
             metrics["perf/tokens_per_s_per_device"] = self._tokens / self._seconds
-        if torch.cuda.is_available():
-            metrics["perf/peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        metrics["perf/peak_memory_gib"] = _peak_memory_gib()
         pl_module.hand_on(metrics)
         self._tokens, self._seconds = 0, 0.0
         self._started = time.perf_counter()
+
+
+def _peak_memory_gib() -> float:
+    """Most that has been allocated on this GPU; without one, the process's largest resident set."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -75,7 +75,7 @@ def make_logger(  # noqa: PLR0913 - six plain facts about one run, all by keywor
         init |= {"name": run_name, "job_type": job_type, "id": run_id}
         init["tags"] = [tag[:64] for tag in tags if tag]  # wandb refuses longer ones.
         made = _make_wandb(run_dir, init)
-    if made.logger is not None and _is_rank_zero():
+    if made.logger is not None and is_rank_zero():
         made.logger.log_hyperparams(config)
     return made
 
@@ -86,7 +86,7 @@ def run_id(run_logger: RunLogger) -> str | None:
     return None if logger is None else str(logger.version)
 
 
-def _is_rank_zero() -> bool:
+def is_rank_zero() -> bool:
     """Whether this is global rank zero: RANK says so, or where it is not set, all the others."""
     names = ("RANK",) if "RANK" in os.environ else ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
     return all(os.environ.get(name, "0") == "0" for name in names)
@@ -104,7 +104,7 @@ def _make_wandb(run_dir: Path, init: dict[str, Any]) -> RunLogger:
     """Start a run on rank zero; the other ranks hold a logger like its own, without a run."""
     import wandb
 
-    if not _is_rank_zero():
+    if not is_rank_zero():
         logger = _build_wandb("disabled", run_dir, init)
         return RunLogger(logger, "disabled", "W&B: rank zero alone logs")
     run_dir.mkdir(parents=True, exist_ok=True)

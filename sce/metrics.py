@@ -49,8 +49,8 @@ class _PerExample(Metric):
     higher_is_better = True
     values: list[Tensor]
 
-    def __init__(self, measure: Callable[[str, Sequence[str]], float]) -> None:
-        super().__init__()
+    def __init__(self, measure: Callable[[str, Sequence[str]], float], *, sync: bool) -> None:
+        super().__init__(sync_on_compute=sync)
         self._measure = measure
         self.add_state("values", default=[], dist_reduce_fx="cat")
 
@@ -69,12 +69,12 @@ class _PerExample(Metric):
 class TokenF1(_PerExample):
     """Word-level F1."""
 
-    def __init__(self) -> None:
-        super().__init__(f1)
+    def __init__(self, *, sync: bool = True) -> None:
+        super().__init__(f1, sync=sync)
 
 
 class ExactMatch(_PerExample):
     """Exact match after normalisation."""
 
-    def __init__(self) -> None:
-        super().__init__(exact_match)
+    def __init__(self, *, sync: bool = True) -> None:
+        super().__init__(exact_match, sync=sync)

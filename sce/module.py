@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from sce.data.batch import IGNORE, Batch
 from sce.data.datamodule import REFERENCE, VAL
 from sce.decode import DecodeSettings, Outcome, decode
-from sce.metrics import ExactMatch, TokenF1, exact_match, f1
+from sce.metrics import ExactMatch, TokenF1
 from sce.options import OptimizerOptions
 from sce.records import RunFacts
 
@@ -33,6 +33,17 @@ class Prediction:
     text: str
     f1: float
     exact_match: float
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A validation example's answer as the ranks exchange it."""
+
+    id: str
+    text: str
+    answers: tuple[str, ...]
+    nll: float
+    num_labels: int
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,8 @@ class SceModule(L.LightningModule):
         self._build, self._detokenize = build, detokenize
         self.optimizer_options, self.settings, self.facts = optimizer, settings, facts
         self.net: nn.Module | None = None
-        self.token_f1, self.exact = TokenF1(), ExactMatch()
+        # Fed with what has been gathered from all ranks, so there is nothing left to synchronise.
+        self.token_f1, self.exact = TokenF1(sync=False), ExactMatch(sync=False)
         self._outcomes: tuple[list[Outcome], list[Outcome]] = ([], [])
         self._labels, self._loss = 0, torch.zeros(())
         self.target_tokens = 0
@@ -169,7 +181,7 @@ class SceModule(L.LightningModule):
         optimizer = torch.optim.AdamW(
             trainable,
             lr=options.lr,
-            betas=options.betas,
+            betas=(options.betas[0], options.betas[1]),
             eps=options.eps,
             weight_decay=options.weight_decay,
         )
@@ -189,8 +201,6 @@ class SceModule(L.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Start afresh."""
         self._outcomes = ([], [])
-        self.token_f1.reset()
-        self.exact.reset()
 
     # Lightning hands any output on to callbacks, though it names only some types.
     def validation_step(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -206,40 +216,45 @@ class SceModule(L.LightningModule):
         settings = replace(settings, fixed_steps=self.trainer.world_size > 1)
         outcomes = [o for o in decode(self.model, batch, settings) if o.weight]
         self._outcomes[dataloader_idx].extend(outcomes)
-        if dataloader_idx == VAL:
-            for outcome in outcomes:
-                text = self._detokenize(outcome.answer_ids)
-                self.token_f1.update(text, outcome.example.answers)
-                self.exact.update(text, outcome.example.answers)
         return outcomes
 
     def on_validation_epoch_end(self) -> None:
         """Gather what all ranks found, and log accuracy."""
-        val = self._gather(VAL, self._val_row)
+        val = self._gather(VAL, self._answer)
         reference = self._gather(REFERENCE, lambda o: (o.example.id, dict(o.scores)))
-        nll = sum(row[1] for row in val) / max(1, sum(row[2] for row in val))
         keys = list(reference[0][1]) if reference else []
-        self.last_validation = Validation(
+        validation = Validation(
             step=self.global_step,
-            predictions=tuple(row[0] for row in val),
-            answer_nll=nll,
+            predictions=self._measured(val),
+            answer_nll=sum(a.nll for a in val) / max(1, sum(a.num_labels for a in val)),
             reference_ids=tuple(row[0] for row in reference),
             scores={key: np.stack([row[1][key].numpy() for row in reference]) for key in keys},
         )
-        metrics = {
-            "val/f1": float(self.token_f1.compute().mean()),
-            "val/exact_match": float(self.exact.compute().mean()),
-            "val/answer_nll": nll,
-        }
-        self.hand_on(metrics)
-
-    def _val_row(self, outcome: Outcome) -> tuple[Prediction, float, int]:
-        text = self._detokenize(outcome.answer_ids)
-        answers = outcome.example.answers
-        prediction = Prediction(
-            outcome.example.id, text, f1(text, answers), exact_match(text, answers)
+        self.last_validation = validation
+        self.hand_on(
+            {
+                "val/f1": float(validation.f1.mean()),
+                "val/exact_match": float(np.mean([p.exact_match for p in validation.predictions])),
+                "val/answer_nll": validation.answer_nll,
+            }
         )
-        return prediction, outcome.nll, outcome.num_labels
+
+    def _answer(self, outcome: Outcome) -> _Answer:
+        text = self._detokenize(outcome.answer_ids)
+        example = outcome.example
+        return _Answer(example.id, text, example.answers, outcome.nll, outcome.num_labels)
+
+    def _measured(self, answers: Sequence[_Answer]) -> tuple[Prediction, ...]:
+        """F1 and exact match of all ranks' answers; every rank measures them all."""
+        for metric in (self.token_f1, self.exact):
+            metric.reset()
+            for answer in answers:
+                metric.update(answer.text, answer.answers)
+        f1, exact = (m.compute().flatten().tolist() for m in (self.token_f1, self.exact))
+        return tuple(
+            Prediction(answer.id, answer.text, f1[index], exact[index])
+            for index, answer in enumerate(answers)
+        )
 
     def _gather(self, split: int, row: Callable[[Outcome], Any]) -> list[Any]:
         """Rows of all ranks, in the order of the example ids."""

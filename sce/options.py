@@ -189,10 +189,11 @@ class OptimizerOptions:
     weight_decay: float = 0.0
     warmup_steps: int = 3
     """Optimiser steps of linear warm-up."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
+        require(len(self.betas) == 2, f"optimizer.betas must be two numbers, got {self.betas}")
         require(self.lr > 0, f"optimizer.lr must be > 0, got {self.lr}")
         require(
             self.weight_decay >= 0, f"optimizer.weight_decay must be >= 0, got {self.weight_decay}"

@@ -22,6 +22,7 @@ from sce.config import (
     typed,
 )
 from sce.errors import InputError
+from sce.logger import is_rank_zero
 
 if TYPE_CHECKING:
     import lightning as L
@@ -54,7 +55,7 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
             folder at most.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    _log.setLevel(logging.INFO)
+    _log.setLevel(logging.INFO if is_rank_zero() else logging.WARNING)
     import lightning as L
 
     _quiet_libraries()
@@ -159,6 +160,8 @@ def _choose_run_dir(config: TrainConfig, name: str) -> Path:
         return Path(told)
     if config.run_dir is not None:
         run_dir = Path(config.run_dir).expanduser().absolute()
+        if not is_rank_zero():
+            return run_dir
         if config.resume and not (run_dir / "checkpoints" / "last.ckpt").is_file():
             raise InputError(f"resume=true: no checkpoints/last.ckpt in run_dir={run_dir}")
         if run_dir.exists() and not config.resume:
@@ -176,7 +179,7 @@ def _choose_run_dir(config: TrainConfig, name: str) -> Path:
 
 def _open_run_dir(config: TrainConfig, run_dir: Path) -> None:
     """Create the folder, its config and its log; on resuming drop what lies past the checkpoint."""
-    if os.environ.get(_RUN_DIR_VARIABLE) or os.environ.get("RANK", "0") != "0":
+    if os.environ.get(_RUN_DIR_VARIABLE) or not is_rank_zero():
         return
     os.environ[_RUN_DIR_VARIABLE] = str(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Fixtures: a tiny tokenizer and tiny models on disk, real data where it lies, and the skip rule."""
+"""Fixtures: a tiny tokenizer, tiny models on disk, real data where it lies, the skip rule."""
 
 import os
 from collections.abc import Callable
@@ -119,7 +119,7 @@ def tiny_folder(save_model) -> Path:
 
 @pytest.fixture(scope="session")
 def peaky_folder(save_model) -> Path:
-    """The same with weights so large that heads look at single tokens, and some at the right one."""
+    """The same with weights so large that heads look at single tokens, some at the right one."""
     return save_model(tiny_llama_config(initializer_range=0.5))
 
 

@@ -1,9 +1,9 @@
 """A transformer written by hand: one head copies the successor of the current token, no other does.
 
 Vocabulary 32, token a is followed by a + 1. Queries of the planted head are the code of the current
-token, keys the code of the token before: the head looks at the token that comes next. The codes lie in
-the slowest rotary dimensions, which a theta of 1e12 does not turn. Its value is the token itself,
-written to a half of the residual stream that lm_head alone reads.
+token, keys the code of the token before: the head looks at the token that comes next. The codes lie
+in the slowest rotary dimensions, which a theta of 1e12 does not turn. Its value is the token
+itself, written to a half of the residual stream that lm_head alone reads.
 """
 
 import torch

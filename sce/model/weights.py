@@ -6,6 +6,7 @@ model, and a reference head set of one says nothing about the other.
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -80,6 +81,7 @@ def converted_gguf(file: Path) -> Path:
         return target
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    logging.getLogger("sce").info("converting %s to safetensors, once ...", file.name)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".converting-"))
     try:

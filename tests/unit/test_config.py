@@ -1,4 +1,4 @@
-"""Typos and wrong values: one line that names the key and the nearest one, exit code 2, no torch."""
+"""Typos and wrong values: one line that names the key and the nearest, exit code 2, no torch."""
 
 import subprocess
 import sys

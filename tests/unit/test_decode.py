@@ -1,10 +1,10 @@
 """The planted head scores exactly 1, all others 0; batching, padding and modes change nothing."""
 
 import numpy as np
-import planted
 import pytest
 import torch
 
+import planted
 from sce.data.batch import collate
 from sce.data.encode import Encoded
 from sce.decode import DecodeSettings, decode

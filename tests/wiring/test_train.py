@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def finished(peaky_folder, tmp_path_factory):
     import os
 
     folder = tmp_path_factory.mktemp("finished")
-    before = os.getcwd()
+    before = Path.cwd()
     os.chdir(folder)
     try:
         names = []
@@ -82,11 +83,11 @@ def test_a_row_a_validation_with_every_field_of_the_contract(finished):
     rows = read_jsonl(finished / "records.jsonl")
     assert [row["step"] for row in rows] == [0, 2, 4]
     fields = (
-        "run study seed step target_tokens task concept context mix train_sha256 eval_sha256 scorer "
-        "mode match tau k recall recall_null recall_null_layer recall_base recall_learned precision "
-        "jaccard recall_at_k cosine cosine_base cosine_learned spearman num_heads "
-        "num_reference_heads greedy_recall greedy_cosine f1 exact_match answer_nll f1_low f1_high "
-        "num_examples context_tokens seconds time"
+        "run study seed step target_tokens task concept context mix train_sha256 eval_sha256 "
+        "scorer mode match tau k recall recall_null recall_null_layer recall_base recall_learned "
+        "precision jaccard recall_at_k cosine cosine_base cosine_learned spearman num_heads "
+        "num_reference_heads greedy_recall greedy_cosine f1 exact_match answer_nll f1_low "
+        "f1_high num_examples context_tokens seconds time"
     )
     for row in rows:
         assert set(fields.split()) <= row.keys()
@@ -237,10 +238,10 @@ def test_accumulation_changes_nothing_whatever_the_lengths_of_the_answers(tiny_f
 
 def test_the_loss_is_the_mean_over_target_tokens(tiny_folder):
     """Of one step's examples, worked out with the stock model and its own cross-entropy."""
+    from runs import configured
     from sce.assemble import assemble
     from sce.config import TrainConfig
     from sce.data.loader import train_loader
-    from runs import configured
 
     run_dir = run_train(tiny_folder, "logger=csv", "trainer.max_steps=1", "val_every=1")
     config = configured("train", TrainConfig, [*TINY, f"model.name_or_path={tiny_folder}"])
@@ -304,7 +305,7 @@ def test_an_existing_run_dir_is_refused_and_untouched(tiny_folder, tmp_path):
     with pytest.raises(InputError, match="mine exists"):
         run_train(tiny_folder, "run_dir=mine")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
-    with pytest.raises(InputError, match="no checkpoints/last.ckpt"):
+    with pytest.raises(InputError, match=r"no checkpoints/last\.ckpt"):
         run_train(tiny_folder, "run_dir=mine", "resume=true")
 
 

@@ -1,0 +1,114 @@
+"""The real default model: scores checked from outside, its shipped reference, that it learns."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from runs import configured
+from sce.assemble import assemble
+from sce.config import CONF, ScoreConfig, TrainConfig
+from sce.headset import average
+from sce.records import HeadScores, read_jsonl
+from sce.score import score
+from sce.train import train
+
+pytestmark = [pytest.mark.real_model, pytest.mark.slow]
+CHECK = Path(__file__).with_name("independent_check.py")
+SHIPPED = sorted((CONF / "reference" / "smollm2-sample").glob("*.json"))
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SCE_RUN_DIR", raising=False)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+    monkeypatch.delenv("SCE_RUN_DIR", raising=False)
+
+
+def scored(*overrides: str) -> list[Path]:
+    return score(configured("score", ScoreConfig, list(overrides)))
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("mode", ["teacher_forced", "greedy"])
+def test_all_270_heads_agree_with_an_independent_check_on_real_questions(
+    mode, nq_file, real_source, tmp_path
+):
+    scored(
+        f"data.train.path={nq_file}",
+        "data.num_documents=3",
+        "data.distractors=bm25",
+        "data.num_reference=5",
+        "model.dtype=float32",
+        "max_new_tokens=8",
+        f"mode={mode}",
+        "out=heads.json",
+        "audit=audit.jsonl",
+    )
+    scores = HeadScores.load(tmp_path / "heads.json")
+    assert scores.shape == (30, 9)
+    assert scores.scores.max() > 0.1
+    arguments = [real_source.location, "audit.jsonl", mode, "8"]
+    result = subprocess.run(
+        [sys.executable, str(CHECK), *arguments], capture_output=True, text=True, timeout=600
+    )
+    assert result.stdout == "1350 scores compared, 0 differ\n", result.stderr[-500:]
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda f: f.stem)
+def test_the_shipped_reference_is_of_this_model_prompt_and_data(file, real_source):
+    reference = HeadScores.load(file)
+    parts = assemble(configured("score", ScoreConfig, []), ["reference"])
+    assert reference.provenance["weights_sha256"] == real_source.sha256
+    assert reference.provenance["prompt_sha256"] == parts.encoder.prompt_sha256
+    assert reference.provenance["data_sha256"] == parts.splits["reference"].sha256
+    assert reference.provenance["context_tokens"] == parts.splits["reference"].max_prompt_tokens
+    assert reference.num_examples == len(parts.splits["reference"].encoded)
+
+
+def assert_tuned(reference: HeadScores) -> None:
+    """A reference names the adapters it was made of, and differs from the untuned model."""
+    members = reference.provenance["members"]
+    assert len({member["adapter_sha256"] for member in members}) >= 2
+    assert all(member["adapter_sha256"] for member in members)
+    assert len({member["seed"] for member in members}) == len(members)
+    assert reference.base_scores is not None
+    assert np.abs(reference.scores - reference.base_scores).max() > 0.01
+    assert reference.per_example is not None
+    assert reference.per_example.shape == (reference.num_examples, *reference.shape)
+    assert reference.reliability["seed_against_seed"]["cosine"] > 0.9
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda f: f.stem)
+def test_the_shipped_reference_was_made_by_tuning(file):
+    assert_tuned(HeadScores.load(file))
+
+
+def test_a_reference_is_made_again_in_few_steps_and_the_model_learns(monkeypatch, tmp_path):
+    small = ["data.num_val=8", "data.num_reference=8", "max_new_tokens=6"]
+    steps = ["trainer.max_steps=4", "val_every=4", "optimizer.lr=2e-3", "optimizer.warmup_steps=0"]
+    names = []
+    for seed in (5, 6):
+        monkeypatch.delenv("SCE_RUN_DIR", raising=False)
+        overrides = [
+            *(*small, *steps, f"seed={seed}", f"run_dir=run-{seed}"),
+            *("data.concept=real", "reference=none", "logger=none"),
+        ]
+        train(configured("train", TrainConfig, overrides), overrides)
+        scored(*small, f"adapter=run-{seed}/adapter", f"out=scores-{seed}.json")
+        names.append(f"scores-{seed}.json")
+        rows = read_jsonl(tmp_path / f"run-{seed}" / "records.jsonl")
+        assert rows[-1]["answer_nll"] < 0.8 * rows[0]["answer_nll"]
+    scored(*small, "out=untuned.json")
+    sets = [HeadScores.load(tmp_path / name) for name in names]
+    untuned = HeadScores.load(tmp_path / "untuned.json")
+    assert_tuned(average(names, sets, untuned, tau=0.1, k=20))
+    with pytest.raises(AssertionError):
+        assert_tuned(average(["a", "b"], [untuned, untuned], untuned, tau=0.1, k=20))
