@@ -35,10 +35,9 @@ def final_table(run_dir: Path, url: str | None = None) -> str:
     out = StringIO()
     console = Console(file=out, width=100, force_terminal=False)
     console.print(table)
-    console.print(
-        "[a, b]: 95% bootstrap interval over examples. " + _correlation(rows), highlight=False
-    )
-    console.print(_next_steps(run_dir, url), highlight=False, soft_wrap=True)
+    notes = f"[a, b]: 95% bootstrap interval over examples.\n{_correlation(rows)}"
+    console.print(notes, highlight=False, markup=False, soft_wrap=True)
+    console.print(_next_steps(run_dir, url), highlight=False, markup=False, soft_wrap=True)
     return out.getvalue()
 
 

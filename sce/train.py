@@ -4,7 +4,6 @@ config -> model source, splits -> run folder -> module + callbacks + logger -> s
 """
 
 import logging
-import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from sce.config import (
 )
 from sce.errors import InputError
 from sce.logger import is_rank_zero
+from sce.run_dir import CHECKPOINT, choose_run_dir, opened
 
 if TYPE_CHECKING:
     import lightning as L
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 register()
 _log = logging.getLogger("sce")
-_RUN_DIR_VARIABLE = "SCE_RUN_DIR"  # hands rank 0's choice on to the processes that Lightning starts
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
@@ -67,14 +66,14 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
     L.seed_everything(config.seed, workers=True, verbose=False)
     parts = assemble(config, SPLITS)
     name = config.name or "-".join((config.data.task, *config.data.cell("train")))
-    run_dir = _choose_run_dir(config, name)
+    run_dir = choose_run_dir(config.run_dir, name=name, seed=config.seed, resume=config.resume)
     known = facts(parts, run=run_dir.name, run_dir=run_dir, study=config.study)
     known = _with_reference(config, known, overrides)
-    _open_run_dir(config, run_dir)
-    for line in (*_what_runs(config, parts), context_warning(parts), *known.warnings):
-        if line:
-            _log.info(line)
-    _fit(config, parts, known)
+    with opened(run_dir, OmegaConf.to_yaml(OmegaConf.create(_plain(config)))):
+        for line in (*_what_runs(config, parts), context_warning(parts), *known.warnings):
+            if line:
+                _log.info(line)
+        _fit(config, parts, known)
     return run_dir
 
 
@@ -154,41 +153,6 @@ def _trainer(config: TrainConfig, run_dir: Path, run_logger: "RunLogger") -> "L.
         raise InputError(f"trainer: Lightning refuses these options: {line}") from error
 
 
-def _choose_run_dir(config: TrainConfig, name: str) -> Path:
-    """The run's folder, absolute; rank 0 chooses, processes that it starts are told."""
-    if told := os.environ.get(_RUN_DIR_VARIABLE):
-        return Path(told)
-    if config.run_dir is not None:
-        run_dir = Path(config.run_dir).expanduser().absolute()
-        if not is_rank_zero():
-            return run_dir
-        if config.resume and not (run_dir / "checkpoints" / "last.ckpt").is_file():
-            raise InputError(f"resume=true: no checkpoints/last.ckpt in run_dir={run_dir}")
-        if run_dir.exists() and not config.resume:
-            raise InputError(
-                f"run_dir={run_dir} exists; go on with it by resume=true, or name another folder"
-            )
-        return run_dir
-    base = Path("runs").absolute() / f"{name}-seed{config.seed}".replace("=", "-")
-    run_dir, number = base, 1
-    while run_dir.exists():
-        number += 1
-        run_dir = base.with_name(f"{base.name}-{number}")
-    return run_dir
-
-
-def _open_run_dir(config: TrainConfig, run_dir: Path) -> None:
-    """Create the folder, its config and its log; on resuming drop what lies past the checkpoint."""
-    if os.environ.get(_RUN_DIR_VARIABLE) or not is_rank_zero():
-        return
-    os.environ[_RUN_DIR_VARIABLE] = str(run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(_plain(config))))
-    handler = logging.FileHandler(run_dir / "log.txt", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    _log.addHandler(handler)
-
-
 def _checkpoint_to_resume(config: TrainConfig, run_dir: Path) -> str | None:
     if not config.resume:
         return None
@@ -196,7 +160,7 @@ def _checkpoint_to_resume(config: TrainConfig, run_dir: Path) -> str | None:
 
     from sce.records import drop_rows_after
 
-    file = run_dir / "checkpoints" / "last.ckpt"
+    file = run_dir / CHECKPOINT
     step = int(torch.load(file, map_location="cpu", weights_only=True)["global_step"])
     drop_rows_after(run_dir / "records.jsonl", step)
     _log.info("going on from step %d", step)

@@ -28,9 +28,7 @@ def both(tiny_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.delenv("SCE_RUN_DIR", raising=False)
         run_train(tiny_folder, *SHARED, *ONE)
-        patch.delenv("SCE_RUN_DIR", raising=False)
         run_ranks(lambda: run_train(tiny_folder, *SHARED, *TWO))
     return folder / "one", folder / "two"
 

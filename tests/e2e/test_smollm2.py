@@ -24,12 +24,10 @@ SHIPPED = sorted((CONF / "reference" / "smollm2-sample").glob("*.json"))
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SCE_RUN_DIR", raising=False)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(threads)
-    monkeypatch.delenv("SCE_RUN_DIR", raising=False)
 
 
 def scored(*overrides: str) -> list[Path]:
@@ -91,12 +89,11 @@ def test_the_shipped_reference_was_made_by_tuning(file):
     assert_tuned(HeadScores.load(file))
 
 
-def test_a_reference_is_made_again_in_few_steps_and_the_model_learns(monkeypatch, tmp_path):
+def test_a_reference_is_made_again_in_few_steps_and_the_model_learns(tmp_path):
     small = ["data.num_val=8", "data.num_reference=8", "max_new_tokens=6"]
     steps = ["trainer.max_steps=4", "val_every=4", "optimizer.lr=2e-3", "optimizer.warmup_steps=0"]
     names = []
     for seed in (5, 6):
-        monkeypatch.delenv("SCE_RUN_DIR", raising=False)
         overrides = [
             *(*small, *steps, f"seed={seed}", f"run_dir=run-{seed}"),
             *("data.concept=real", "reference=none", "logger=none"),

@@ -22,9 +22,6 @@ from test_data import from_nq_like, make, write_jsonl
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SCE_RUN_DIR", raising=False)
-    yield
-    monkeypatch.delenv("SCE_RUN_DIR", raising=False)
 
 
 MORE = "data.num_reference=40"
@@ -41,7 +38,6 @@ def finished(peaky_folder, tmp_path_factory):
     try:
         names = []
         for seed in (7, 8):
-            os.environ.pop("SCE_RUN_DIR", None)
             run_dir = run_train(
                 peaky_folder, f"seed={seed}", "data.concept=real", "optimizer.lr=0.05", MORE
             )
@@ -52,7 +48,6 @@ def finished(peaky_folder, tmp_path_factory):
         base = HeadScores.load(folder / "untuned" / "copy-teacher_forced-exact.json")
         averaged = average(names, sets, base, tau=0.1, k=3)
         averaged.save(folder / "reference.json")
-        os.environ.pop("SCE_RUN_DIR", None)
         run_dir = run_train(
             peaky_folder,
             "reference.path=reference.json",
@@ -64,7 +59,6 @@ def finished(peaky_folder, tmp_path_factory):
         )
     finally:
         os.chdir(before)
-        os.environ.pop("SCE_RUN_DIR", None)
     return run_dir
 
 
@@ -162,9 +156,6 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(peaky_folder)
     for number, seed in enumerate((0, 0, 1)):
         run_dir = run_train(peaky_folder, f"seed={seed}", f"run_dir=run-{number}")
         rows.append(read_jsonl(run_dir / "records.jsonl")[-1])
-        import os
-
-        os.environ.pop("SCE_RUN_DIR", None)
     assert rows[0]["answer_nll"] == rows[1]["answer_nll"] != rows[2]["answer_nll"]
 
 
@@ -176,7 +167,6 @@ def parameters(run_dir):
 def test_a_resumed_run_equals_an_uninterrupted_one(tiny_folder, monkeypatch):
     options = ("lora.dropout=0.1", "save_every=1", "optimizer.lr=0.02")
     whole = run_train(tiny_folder, *options, "run_dir=whole", "trainer.max_steps=5")
-    monkeypatch.delenv("SCE_RUN_DIR")
     from sce.module import SceModule
 
     step = SceModule.optimizer_step
@@ -189,7 +179,6 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tiny_folder, monkeypatch):
     monkeypatch.setattr(SceModule, "optimizer_step", interrupted)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         run_train(tiny_folder, *options, "run_dir=parted", "trainer.max_steps=5")
-    monkeypatch.delenv("SCE_RUN_DIR")
     monkeypatch.setattr(SceModule, "optimizer_step", step)
     parted = run_train(
         tiny_folder, *options, "run_dir=parted", "trainer.max_steps=5", "resume=true"
@@ -217,11 +206,10 @@ def losses(run_dir):
         return [float(row["train/loss"]) for row in csv.DictReader(stream) if row["train/loss"]]
 
 
-def test_accumulation_changes_nothing_whatever_the_lengths_of_the_answers(tiny_folder, monkeypatch):
+def test_accumulation_changes_nothing_whatever_the_lengths_of_the_answers(tiny_folder):
     shared = ("logger=csv", "optimizer.lr=0.01", "data.concept=real", "data.num_train=16")
     runs = []
     for number, sizes in enumerate((("4", "1"), ("1", "4"), ("2", "2"))):
-        monkeypatch.delenv("SCE_RUN_DIR", raising=False)
         run_dir = run_train(
             tiny_folder,
             *shared,

@@ -1,0 +1,65 @@
+"""The folder of a run: chosen once, by rank 0, and never over anybody's files."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sce.errors import InputError
+from sce.logger import is_rank_zero
+
+_VARIABLE = "SCE_RUN_DIR"  # hands rank 0's choice on to the processes that Lightning starts
+CHECKPOINT = Path("checkpoints") / "last.ckpt"
+
+
+def choose_run_dir(wanted: str | None, *, name: str, seed: int, resume: bool) -> Path:
+    """The run's folder, absolute.
+
+    Args:
+        wanted: the user's `run_dir`; None: runs/<name>-seed<seed>, numbered on where taken.
+        name: of the run.
+        seed: of the run.
+        resume: whether to go on with a run in `wanted`.
+
+    Raises:
+        InputError: `wanted` exists and is not to be resumed, or holds nothing to resume.
+    """
+    base = Path("runs").absolute() / f"{name}-seed{seed}".replace("=", "-")
+    if not is_rank_zero():
+        return Path(os.environ.get(_VARIABLE) or wanted or base).expanduser().absolute()
+    if wanted is not None:
+        run_dir = Path(wanted).expanduser().absolute()
+        if resume and not (run_dir / CHECKPOINT).is_file():
+            raise InputError(f"resume=true: no {CHECKPOINT} in run_dir={run_dir}")
+        if run_dir.exists() and not resume:
+            raise InputError(
+                f"run_dir={run_dir} exists; go on with it by resume=true, or name another folder"
+            )
+        return run_dir
+    run_dir, number = base, 1
+    while run_dir.exists():
+        number += 1
+        run_dir = base.with_name(f"{base.name}-{number}")
+    return run_dir
+
+
+@contextmanager
+def opened(run_dir: Path, config_yaml: str) -> Iterator[None]:
+    """On rank 0: create the folder with its config.yaml, and log to log.txt inside."""
+    if not is_rank_zero():
+        yield
+        return
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "config.yaml").write_text(config_yaml, encoding="utf-8")
+    handler = logging.FileHandler(run_dir / "log.txt", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log = logging.getLogger("sce")
+    log.addHandler(handler)
+    os.environ[_VARIABLE] = str(run_dir)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+        del os.environ[_VARIABLE]

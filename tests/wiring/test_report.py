@@ -1,0 +1,52 @@
+"""The table a run ends with, from rows of a record."""
+
+import pytest
+
+from sce.records import append_jsonl
+from sce.report import final_table
+
+ROW = {
+    "run": "mine",
+    "scorer": "copy",
+    "mode": "teacher_forced",
+    "tau": 0.1,
+    "num_examples": 24,
+    "num_reference_examples": 32,
+    "recall_learned": None,
+    "cosine": 0.9,
+}
+
+
+def rows(*pairs):
+    return [
+        {**ROW, "step": 4 * n, "recall": recall, "f1": f1, "f1_low": f1 - 0.1, "f1_high": f1 + 0.1}
+        for n, (recall, f1) in enumerate(pairs)
+    ]
+
+
+def table(tmp_path, *pairs) -> str:
+    for row in rows(*pairs):
+        append_jsonl(tmp_path / "records.jsonl", row)
+    return final_table(tmp_path)
+
+
+def test_start_end_intervals_and_n_stand_in_the_table(tmp_path):
+    text = table(tmp_path, (0.5, 0.2), (0.6, 0.4), (0.75, 0.5))
+    assert "0.200 [0.100, 0.300]" in text
+    assert "0.500 [0.400, 0.600]" in text
+    assert "0.750" in text
+    assert "[a, b]: 95% bootstrap interval" in text
+    assert "over n = 3 checkpoints: Spearman 1.00" in text
+    assert "python -m sce.score adapter=" in text
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([(0.5, 0.2), (0.6, 0.4)], "below 3 checkpoints (n = 2)"),
+        ([(0.5, 0.2)] * 3, "constant over the n = 3 checkpoints"),
+        ([(None, 0.2)] * 4, "below 3 checkpoints (n = 0)"),
+    ],
+)
+def test_no_correlation_is_claimed_where_there_is_none(tmp_path, pairs, message):
+    assert message in table(tmp_path, *pairs)
