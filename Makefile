@@ -42,7 +42,7 @@ REFERENCE_OUT := conf/reference/smollm2-sample
 REFERENCE_STEPS := 24
 
 reference: setup
-	rm -rf $(REFERENCE_RUNS) $(REFERENCE_OUT)
+	rm -rf $(REFERENCE_RUNS)
 	for seed in $(REFERENCE_SEEDS); do \
 	  $(BIN)/python -m sce.train data.concept=real data.context=real reference=none logger=csv \
 	    seed=$$seed run_dir=$(REFERENCE_RUNS)/$$seed \
@@ -56,8 +56,10 @@ reference: setup
 	  case $$name in copy_needle*) tau=0.02;; *) tau=0.1;; esac; \
 	  for seed in $(REFERENCE_SEEDS); do files=$$files,$(REFERENCE_RUNS)/scores-$$seed/$$name; done; \
 	  $(BIN)/python -m sce.headset action=average "files=[$${files#,}]" base=$$file tau=$$tau \
-	    out=$(REFERENCE_OUT)/$$name || exit 1; \
+	    out=$(REFERENCE_RUNS)/out/$$name || exit 1; \
 	done
+	rm -rf $(REFERENCE_OUT)
+	mv $(REFERENCE_RUNS)/out $(REFERENCE_OUT)
 
 bench: setup
 	$(BIN)/python -m pytest tests/bench --override-ini testpaths=tests/bench -s

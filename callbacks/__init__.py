@@ -10,6 +10,7 @@ from callbacks.head_heatmap import HeadHeatmap
 from callbacks.progress_lines import ProgressLines
 from callbacks.recall_accuracy_correlation import RecallAccuracyCorrelation
 from callbacks.retrieval_head_recall import RetrievalHeadRecall
+from callbacks.run_checkpoint import RunCheckpoint
 from callbacks.run_records import RunRecords
 from callbacks.throughput import Throughput
 
@@ -19,6 +20,7 @@ __all__ = [
     "ProgressLines",
     "RecallAccuracyCorrelation",
     "RetrievalHeadRecall",
+    "RunCheckpoint",
     "RunRecords",
     "Throughput",
 ]

@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from peft import PeftModel
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
+from sce.model.build import is_adapted, save_adapter
+from sce.model.weights import weights_sha256
 from sce.module import SceModule
 from sce.records import write_json
 
@@ -23,7 +24,7 @@ class AdapterExport(Callback):
         """Export; every rank takes part in gathering, rank 0 writes."""
         assert isinstance(pl_module, SceModule)
         model, facts = pl_module.model, pl_module.facts
-        if pl_module.global_step == 0 or not isinstance(model, PeftModel):
+        if pl_module.global_step == 0 or not is_adapted(model):
             return
         state: dict[str, Any] | None = None
         if torch.distributed.is_initialized():
@@ -35,13 +36,16 @@ class AdapterExport(Callback):
             return
         new, target = facts.run_dir / ".adapter-new", facts.run_dir / "adapter"
         shutil.rmtree(new, ignore_errors=True)
-        model.save_pretrained(str(new), state_dict=state)
-        (new / "README.md").unlink(missing_ok=True)  # PEFT's model card template
+        save_adapter(model, new, state)
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        validation = pl_module.last_validation
+        assert validation is not None
+        mean = validation.scores[facts.scorer, facts.mode].mean(axis=0).round(9)
         note = {
             "schema": "sce.adapter/1",
             "model": facts.model,
             "weights_sha256": facts.weights_sha256,
+            "adapter_sha256": weights_sha256(new),
             "rope": dict(facts.rope),
             "task": facts.task,
             "concept": facts.concept,
@@ -52,6 +56,8 @@ class AdapterExport(Callback):
             "step": pl_module.global_step,
             "versions": dict(facts.versions),
             "metrics": metrics,
+            "scorer": [facts.scorer, facts.mode, facts.match],
+            "scores": mean.tolist(),
         }
         write_json(new / "sce.json", note)
         shutil.rmtree(target, ignore_errors=True)

@@ -25,6 +25,8 @@ class HeadHeatmap(Callback):
             reference_path: HeadScores JSON drawn in the middle; None leaves it out.
             every_n_validations: 1 draws after each.
         """
+        if every_n_validations < 1:
+            raise ValueError(f"every_n_validations must be >= 1, got {every_n_validations}")
         self.tau, self.reference_path = tau, reference_path
         self.every_n_validations = every_n_validations
         self._count = 0

@@ -21,6 +21,8 @@ class ProgressLines(Callback):
         Args:
             every_n_steps: optimiser steps between two lines.
         """
+        if every_n_steps < 1:
+            raise ValueError(f"every_n_steps must be >= 1, got {every_n_steps}")
         self.every_n_steps = every_n_steps
         self._last_step = 0
         self._started = time.perf_counter()

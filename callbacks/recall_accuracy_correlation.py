@@ -57,8 +57,8 @@ class RecallAccuracyCorrelation(Callback):
         self._points.append(
             {
                 "step": validation.step,
-                "f1": torch.from_numpy(validation.f1).float(),
-                "scores": torch.from_numpy(scores).half(),
+                "f1": torch.from_numpy(validation.f1),
+                "scores": torch.from_numpy(scores),
             }
         )
         pl_module.hand_on(self.correlations())
@@ -67,9 +67,7 @@ class RecallAccuracyCorrelation(Callback):
         """The metrics at this point; only `correlation/n` below three checkpoints."""
         metrics: dict[str, float | None] = {"correlation/n": float(len(self._points))}
         f1 = [float(point["f1"].mean()) for point in self._points]
-        recalls = [
-            self._recall(point["scores"].double().numpy().mean(axis=0)) for point in self._points
-        ]
+        recalls = [self._recall(point["scores"].numpy().mean(axis=0)) for point in self._points]
         if len(self._points) < 3 or any(value is None for value in recalls):
             return metrics
         x = np.array(recalls, dtype=float)
@@ -95,8 +93,8 @@ class RecallAccuracyCorrelation(Callback):
     def _interval(self) -> tuple[float | None, float | None]:
         """2.5% and 97.5% of Spearman over resampled examples; None if it is rarely defined."""
         rng = np.random.default_rng(self.seed)
-        f1 = np.stack([point["f1"].double().numpy() for point in self._points])
-        scores = np.stack([point["scores"].double().numpy() for point in self._points])
+        f1 = np.stack([point["f1"].numpy() for point in self._points])
+        scores = np.stack([point["scores"].numpy() for point in self._points])
         draws = []
         for _ in range(self.num_resamples):
             own = rng.integers(f1.shape[1], size=f1.shape[1])

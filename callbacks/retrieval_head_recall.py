@@ -1,7 +1,7 @@
 """Compares the heads of the run, S, with the reference's, R, and the untuned model's, B."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from sce.module import SceModule, Validation
-from sce.records import HeadScores, load_reference, provenance
+from sce.records import HeadScores, provenance
+from sce.reference import greedy_sibling, load_reference
 from sce.stats import bootstrap_statistic, compare, cosine, head_set, recall, recall_learned
 
 # What is logged to the charts; the records hold every field of stats.Comparison.
@@ -45,7 +46,6 @@ class RetrievalHeadRecall(Callback):
         tau: float,
         k: int,
         reference_path: str | None,
-        greedy_path: str | None = None,
         num_resamples: int = 500,
     ) -> None:
         """Set the sets' limits and the references.
@@ -54,11 +54,10 @@ class RetrievalHeadRecall(Callback):
             tau: a head is in a set if its mean score is above tau.
             k: size of the sets of recall_at_k.
             reference_path: HeadScores JSON of the run's scorer, mode and match.
-            greedy_path: the same in greedy mode, for greedy_recall and greedy_cosine.
             num_resamples: bootstrap resamples of the reference examples, for the intervals.
         """
         self.tau, self.k, self.num_resamples = tau, k, num_resamples
-        self.reference_path, self.greedy_path = reference_path, greedy_path
+        self.reference_path = reference_path
         self._reference: HeadScores | None = None
         self._greedy: HeadScores | None = None
         self._base: np.ndarray | None = None
@@ -66,13 +65,12 @@ class RetrievalHeadRecall(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Load the references and see that they fit."""
         assert isinstance(pl_module, SceModule)
-        if self.reference_path and self._reference is None:
-            self._reference, _ = load_reference(Path(self.reference_path), pl_module.facts)
-        if self.greedy_path and self._greedy is None and Path(self.greedy_path).is_file():
-            greedy = HeadScores.load(Path(self.greedy_path))
-            same = greedy.provenance.get("weights_sha256") == pl_module.facts.weights_sha256
-            fits = (greedy.scorer, greedy.match) == (pl_module.facts.scorer, pl_module.facts.match)
-            self._greedy = greedy if same and fits and greedy.mode == "greedy" else None
+        if not self.reference_path or self._reference is not None:
+            return
+        file, facts = Path(self.reference_path), pl_module.facts
+        self._reference, _ = load_reference(file, facts)
+        if (greedy := greedy_sibling(file)) and "greedy" in pl_module.settings.modes:
+            self._greedy, _ = load_reference(greedy, replace(facts, mode="greedy"))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare, log and write."""

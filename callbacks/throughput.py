@@ -16,15 +16,16 @@ from sce.module import SceModule
 class Throughput(Callback):
     """Real tokens a second on each device (padding not counted), peak memory, the price of scoring.
 
-    The clock runs from the first training batch after a validation to the next validation, data
-    loading included, validation excluded.
+    The clock runs while training batches run; validation, its callbacks and checkpoints stop it.
     """
 
     def __init__(self) -> None:
         self._tokens, self._seconds, self._started = 0, 0.0, 0.0
         self._validation, self._scoring, self._batch_started = 0.0, 0.0, 0.0
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
         """Start the clock."""
         self._started = time.perf_counter()
 
@@ -38,12 +39,10 @@ class Throughput(Callback):
     ) -> None:
         """Count real tokens."""
         self._tokens += batch.num_tokens
-        now = time.perf_counter()
-        self._seconds += now - self._started
-        self._started = now
+        self._seconds += time.perf_counter() - self._started
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the training clock."""
+        """Start the validation's clock."""
         self._validation = -time.perf_counter()
         self._scoring = 0.0
 
@@ -72,7 +71,7 @@ class Throughput(Callback):
             self._scoring += time.perf_counter() - self._batch_started
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log and start the training clock again."""
+        """Log, and count afresh."""
         assert isinstance(pl_module, SceModule)
         self._validation += time.perf_counter()
         metrics: dict[str, float | None] = {
@@ -84,7 +83,6 @@ class Throughput(Callback):
         metrics["perf/peak_memory_gib"] = _peak_memory_gib()
         pl_module.hand_on(metrics)
         self._tokens, self._seconds = 0, 0.0
-        self._started = time.perf_counter()
 
 
 def _peak_memory_gib() -> float:

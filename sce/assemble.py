@@ -34,14 +34,26 @@ class Parts:
     splits: dict[str, Split]
     own_rope_theta: float | None
     max_positions: int | None
+    window: int | None
+    """Tokens that a sliding-window model attends to; None: all."""
+    shape: tuple[int, int]
+    """(layers, query heads a layer)."""
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """An answer's text."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
 
-def assemble(config: RunConfig, names: Iterable[str], adapter: Path | None = None) -> Parts:
+def assemble(
+    config: RunConfig, names: Iterable[str], *, on_gpu: bool, adapter: Path | None = None
+) -> Parts:
     """Check what was asked for, then find the model and build the named splits.
+
+    Args:
+        config: of the run.
+        names: the splits to build.
+        on_gpu: whether the model will run on a GPU.
+        adapter: folder of an adapter that the model will carry.
 
     Raises:
         InputError: anything that the user can mend; nothing has been written by then.
@@ -54,7 +66,7 @@ def assemble(config: RunConfig, names: Iterable[str], adapter: Path | None = Non
         raise InputError(
             f"scorer={config.scorer.name} is defined for mode={modes}, not {config.mode}"
         )
-    choice = attention.choose(config.attention, torch.cuda.is_available())
+    choice = attention.choose(config.attention, on_gpu=on_gpu, dtype=config.model.dtype)
     source = build.find(config.model)
     if adapter is not None:
         build.fit_options_to_adapter(config.model, source, adapter)
@@ -65,12 +77,25 @@ def assemble(config: RunConfig, names: Iterable[str], adapter: Path | None = Non
     tokenizer = build.load_tokenizer(source)
     encoder = Encoder(tokenizer)
     splits = build_splits(config.data, encoder, config.seed, names)
-    positions = getattr(own.get_text_config(), "max_position_embeddings", None)
-    return Parts(config, source, choice, tokenizer, encoder, splits, theta, positions)
+    text = own.get_text_config()
+    return Parts(
+        config=config,
+        source=source,
+        attention=choice,
+        tokenizer=tokenizer,
+        encoder=encoder,
+        splits=splits,
+        own_rope_theta=theta,
+        max_positions=getattr(text, "max_position_embeddings", None),
+        window=build.sliding_window(own),
+        shape=(int(text.num_hidden_layers), int(text.num_attention_heads)),
+    )
 
 
-def settings(parts: Parts, model: nn.Module, *, every_scorer: bool = False) -> DecodeSettings:
-    """What a pass yields; scorers that are defined for no wanted mode are left out."""
+def settings(
+    parts: Parts, model: nn.Module, *, scorers: tuple[str, ...], modes: tuple[str, ...]
+) -> DecodeSettings:
+    """What a pass yields; end tokens and surface texts are the model's and tokenizer's."""
     config = parts.config
     canonical = None
     if config.match == "surface":
@@ -79,7 +104,8 @@ def settings(parts: Parts, model: nn.Module, *, every_scorer: bool = False) -> D
     return DecodeSettings(
         max_new_tokens=config.max_new_tokens,
         end_ids=frozenset(build.end_token_ids(model)),
-        scorers=tuple(SCORERS) if every_scorer else (config.scorer.name,),
+        scorers=scorers,
+        modes=modes,
         canonical=canonical,
     )
 
@@ -128,6 +154,7 @@ def facts(parts: Parts, *, run: str, run_dir: Path, study: str | None = None) ->
         tau=config.scorer.tau,
         k=config.scorer.k,
         context_tokens=scored.max_prompt_tokens,
+        shape=parts.shape,
         study=study,
         rope={
             "theta": config.model.rope_theta or parts.own_rope_theta,
@@ -146,12 +173,22 @@ def _identity(splits: dict[str, Split], name: str) -> str:
     return splits[name].sha256 if name in splits else ""
 
 
-def context_warning(parts: Parts) -> str | None:
-    """A line if prompts are longer than the model's positions, else None."""
+def context_warnings(parts: Parts) -> list[str]:
+    """What the model cannot see by its make: positions or evidence too far away."""
+    warnings = []
     longest = max(split.max_prompt_tokens for split in parts.splits.values())
-    if parts.max_positions is None or longest <= parts.max_positions:
-        return None
-    return (
-        f"prompts of up to {longest} tokens, but the model was made for {parts.max_positions}; "
-        "raise model.rope_theta or lower data.context_tokens"
-    )
+    if parts.max_positions is not None and longest > parts.max_positions:
+        warnings.append(
+            f"prompts of up to {longest} tokens, but the model was made for {parts.max_positions}; "
+            "raise model.rope_theta or lower data.context_tokens"
+        )
+    for name, split in parts.splits.items():
+        if parts.window is None:
+            break
+        far = sum(len(e.prompt_ids) - int(e.evidence.max()) > parts.window for e in split.encoded)
+        if far:
+            warnings.append(
+                f"{name}: the evidence of {far} of {len(split.encoded)} examples lies beyond the "
+                f"model's window of {parts.window} tokens; there every head scores 0 by structure"
+            )
+    return warnings

@@ -54,7 +54,6 @@ class TrainerOptions:
     """Optimiser steps."""
     accumulate_grad_batches: int = 2
     gradient_clip_val: float | None = 1.0
-    limit_val_batches: Any = 1.0
     deterministic: Any = None
     detect_anomaly: bool = False
     profiler: str | None = None
@@ -111,7 +110,7 @@ class TrainConfig(RunConfig):
     val_every: int = 4
     """Optimiser steps between validations; step 0 and the last step are always validated."""
     save_every: int | None = None
-    """Optimiser steps between checkpoints; None: as often as validation."""
+    """Optimiser steps between checkpoints besides those after validations; None: only those."""
     name: str | None = None
     """Run name; None: <task>-<concept>-<context>."""
     study: str | None = None

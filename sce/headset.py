@@ -37,8 +37,9 @@ def main(composed: DictConfig) -> None:
             _log.info(summary(name, head_scores, config.tau, config.k))
         return
     assert config.out is not None
-    if Path(config.out).exists():
-        raise InputError(f"out={config.out} exists; name another file or delete it")
+    for file in (Path(config.out), Path(config.out).with_suffix(".npz")):
+        if file.exists():
+            raise InputError(f"{file} exists; name another file or delete it")
     base = HeadScores.load(Path(config.base)) if config.base else None
     averaged = average(config.files, sets, base, tau=config.tau, k=config.k)
     averaged.save(Path(config.out))
@@ -58,6 +59,12 @@ def average(
     from sce.records import HeadScores
 
     first = sets[0]
+    adapters = [s.provenance.get("adapter_sha256") for s in sets]
+    if len(sets) < 2 or None in adapters or len(set(adapters)) < len(adapters):
+        raise InputError(
+            "an average is taken over at least two differently tuned models: name two or more "
+            "files that sce.score wrote with different adapters"
+        )
     for name, other in zip(names[1:], sets[1:], strict=True):
         _require_same(names[0], first, name, other)
     if base is not None:
@@ -70,6 +77,8 @@ def average(
         "prompt_sha256",
         "data_sha256",
         "context_tokens",
+        "dtype",
+        "rope",
         "versions",
     )
     members = [
@@ -99,7 +108,7 @@ def _require_same(name: str, one: "HeadScores", other_name: str, other: "HeadSco
                 f"{name} and {other_name} cannot be averaged: {what} {getattr(one, what)} and "
                 f"{getattr(other, what)}"
             )
-    for what in ("weights_sha256", "data_sha256", "prompt_sha256"):
+    for what in ("weights_sha256", "data_sha256", "prompt_sha256", "dtype", "rope"):
         if one.provenance.get(what) != other.provenance.get(what):
             raise InputError(f"{name} and {other_name} cannot be averaged: their {what} differs")
 

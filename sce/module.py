@@ -65,6 +65,13 @@ class Validation:
         return np.array([prediction.f1 for prediction in self.predictions])
 
 
+def identity(facts: RunFacts) -> dict[str, Any]:
+    """What must not change when a run is resumed, in plain types."""
+    names = ("weights_sha256", "train_sha256", "eval_sha256", "reference_sha256", "prompt_sha256")
+    plain = {name: getattr(facts, name) for name in (*names, "seed", "scorer", "mode", "match")}
+    return {**plain, "rope_theta": facts.rope.get("theta")}
+
+
 class SceModule(L.LightningModule):
     """A causal LM with an adapter, trained on answers and validated through `sce.decode`."""
 
@@ -97,6 +104,8 @@ class SceModule(L.LightningModule):
         self.token_f1, self.exact = TokenF1(sync=False), ExactMatch(sync=False)
         self._outcomes: tuple[list[Outcome], list[Outcome]] = ([], [])
         self._labels, self._loss = 0, torch.zeros(())
+        self.logger_id: str | None = None
+        """The logger's own name for this run, which a resumed run keeps."""
         self.target_tokens = 0
         """Answer tokens trained on so far, over all ranks."""
 
@@ -286,8 +295,12 @@ class SceModule(L.LightningModule):
         trainable = {name for name, p in self.named_parameters() if p.requires_grad}
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if k in trainable}
-        checkpoint["sce_target_tokens"] = self.target_tokens
+        checkpoint["sce"] = {
+            "target_tokens": self.target_tokens,
+            "identity": identity(self.facts),
+            "logger_id": self.logger_id,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the token count."""
-        self.target_tokens = int(checkpoint["sce_target_tokens"])
+        self.target_tokens = int(checkpoint["sce"]["target_tokens"])

@@ -176,9 +176,9 @@ class ReferenceOptions:
     """The reference head set R that recall is measured against."""
 
     path: str | None = None
-    """HeadScores JSON of the run's own scorer, mode and match; None: no comparison."""
-    greedy_path: str | None = None
-    """The same scored in greedy mode, for greedy_recall and greedy_cosine; None: not logged."""
+    """HeadScores JSON of the run's own scorer, mode and match; None: no comparison. Where its
+    greedy counterpart lies beside it (`greedy` for `teacher_forced` in the name), greedy recall and
+    cosine are recorded too."""
 
 
 @dataclass

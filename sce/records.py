@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -42,6 +43,8 @@ class RunFacts:
     k: int
     context_tokens: int
     """Longest prompt of the reference split, in the model's tokens."""
+    shape: tuple[int, int]
+    """(layers, query heads a layer) of the model."""
     study: str | None = None
     mix: str | None = None
     rope: Mapping[str, float | None] = field(default_factory=dict)
@@ -87,7 +90,8 @@ class HeadScores:
             with tempfile.NamedTemporaryFile(
                 dir=file.parent, suffix=".npz", delete=False
             ) as temporary:
-                np.savez_compressed(temporary, scores=self.per_example.astype(np.float32))
+                np.savez_compressed(temporary, scores=self.per_example)
+            Path(temporary.name).chmod(0o644)
             Path(temporary.name).replace(file.with_name(per_example))
         layers, heads = self.shape
         content = {
@@ -135,7 +139,7 @@ class HeadScores:
             )
         except FileNotFoundError:
             raise InputError(f"{file}: no such file") from None
-        except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OSError, BadZipFile) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{file}: not a HeadScores file ({error!r})") from None
@@ -152,7 +156,7 @@ def _read_npz(file: Path, name: str | None) -> np.ndarray | None:
 
 
 def _rounded(scores: np.ndarray) -> list[list[float]]:
-    return [[round(float(value), 6) for value in row] for row in scores]
+    return [[round(float(value), 9) for value in row] for row in scores]
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
@@ -201,81 +205,6 @@ def provenance(facts: RunFacts, **more: Any) -> dict[str, Any]:
     )
     chosen = {name: of_run[name] for name in names}
     return {**chosen, "data_sha256": facts.reference_sha256, **more}
-
-
-REFERENCE_COMMAND = (
-    "make one with: python -m sce.train {overrides} reference=none seed=0 run_dir=runs/reference-0 "
-    "&& python -m sce.score {overrides} adapter=runs/reference-0/adapter scorer={scorer} "
-    "mode={mode} match={match} out=reference.json, the same with seed=1, then python -m "
-    "sce.headset action=average (docs/reference.md); or run without one: reference=none"
-)
-
-
-def load_reference(
-    file: Path, facts: RunFacts, overrides: str = ""
-) -> tuple[HeadScores, list[str]]:
-    """A reference head set that fits a run, and warnings about what differs without being wrong.
-
-    Args:
-        file: HeadScores JSON.
-        facts: of the run.
-        overrides: what the user typed, for the command that makes a reference.
-
-    Raises:
-        InputError: it is missing, or of another model, shape, scorer, mode or match; the message
-            ends with the command that makes a fitting one.
-    """
-    command = REFERENCE_COMMAND.format(
-        overrides=overrides, scorer=facts.scorer, mode=facts.mode, match=facts.match
-    ).replace("  ", " ")
-    try:
-        reference = HeadScores.load(file)
-    except InputError as error:
-        raise InputError(f"reference: {error}; {command}") from None
-    for name in ("scorer", "mode", "match"):
-        if getattr(reference, name) != getattr(facts, name):
-            raise InputError(
-                f"reference {file}: {name}={getattr(reference, name)}, but the run has "
-                f"{name}={getattr(facts, name)}, and such scores are never compared; {command}"
-            )
-    weights = reference.provenance.get("weights_sha256")
-    if weights != facts.weights_sha256:
-        raise InputError(
-            f"reference {file}: heads of the model with weights {str(weights)[:12]}, but this one "
-            f"has {facts.weights_sha256[:12]}, and heads of different models have nothing in "
-            f"common; {command}"
-        )
-    members = reference.provenance.get("members") or []
-    if any(member.get("train_sha256") == facts.train_sha256 for member in members):
-        raise InputError(
-            f"reference {file}: this run, with seed={facts.seed}, is one of the runs it was "
-            "averaged from, and would be compared with itself; choose another seed or "
-            "reference=none"
-        )
-    return reference, _differences(file, reference, facts)
-
-
-def _differences(file: Path, reference: HeadScores, facts: RunFacts) -> list[str]:
-    """One warning, if the reference was scored on other data, with another prompt or length."""
-    own = {
-        "data": facts.reference_sha256,
-        "prompt": facts.prompt_sha256,
-    }
-    theirs = {
-        "data": reference.provenance.get("data_sha256"),
-        "prompt": reference.provenance.get("prompt_sha256"),
-    }
-    differs = [name for name in own if own[name] != theirs[name]]
-    if reference.provenance.get("context_tokens") != facts.context_tokens:
-        length = f"length ({reference.provenance.get('context_tokens')} tokens)"
-        differs.append(length)
-    if not differs:
-        return []
-    return [
-        f"reference {file.name} was scored on other {', '.join(differs)} than this run; head "
-        "scores depend on them, so read recall with that in mind or make a reference of your own "
-        "(docs/reference.md)"
-    ]
 
 
 def read_jsonl(file: Path) -> list[dict[str, Any]]:

@@ -21,7 +21,10 @@ _ROWS = (
 
 def final_table(run_dir: Path, url: str | None = None) -> str:
     """Start against end, the correlation over checkpoints, where all lies and what to type next."""
-    rows = read_jsonl(run_dir / "records.jsonl")
+    records = run_dir / "records.jsonl"
+    rows = read_jsonl(records) if records.is_file() else []
+    if not rows:
+        return f"no records in {run_dir} (callbacks.records is what writes them)"
     first, last = rows[0], rows[-1]
     table = Table(
         box=SIMPLE, title=f"{last['run']}: {last['scorer']}, {last['mode']}, tau {last['tau']:g}"

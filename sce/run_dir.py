@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,12 +46,19 @@ def choose_run_dir(wanted: str | None, *, name: str, seed: int, resume: bool) ->
 
 
 @contextmanager
-def opened(run_dir: Path, config_yaml: str) -> Iterator[None]:
-    """On rank 0: create the folder with its config.yaml, and log to log.txt inside."""
+def opened(run_dir: Path, config_yaml: str, *, resume: bool) -> Iterator[None]:
+    """On rank 0: create the folder with its config.yaml, and log to log.txt inside.
+
+    If the user's input turns out to be wrong before the first record, a new folder is taken away
+    again, so that the corrected command can have it.
+    """
     if not is_rank_zero():
         yield
         return
-    run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=resume)
+    except FileExistsError:
+        raise InputError(f"run_dir={run_dir} has just been taken by another run") from None
     (run_dir / "config.yaml").write_text(config_yaml, encoding="utf-8")
     handler = logging.FileHandler(run_dir / "log.txt", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(message)s"))
@@ -59,6 +67,10 @@ def opened(run_dir: Path, config_yaml: str) -> Iterator[None]:
     os.environ[_VARIABLE] = str(run_dir)
     try:
         yield
+    except InputError:
+        if not resume and not (run_dir / "records.jsonl").exists():
+            shutil.rmtree(run_dir, ignore_errors=True)
+        raise
     finally:
         log.removeHandler(handler)
         handler.close()

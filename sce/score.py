@@ -18,7 +18,7 @@ from sce.errors import InputError
 
 if TYPE_CHECKING:
     from sce.assemble import Parts
-    from sce.decode import Outcome
+    from sce.decode import DecodeSettings, Outcome
 
 register()
 _log = logging.getLogger("sce")
@@ -41,14 +41,19 @@ def score(config: ScoreConfig) -> list[Path]:
     _log.setLevel(logging.INFO)
     every = config.out.endswith("/") or Path(config.out).is_dir()
     _refuse_existing(config, every)
+    import torch
+
     from sce.assemble import assemble, facts, scored_model, settings
+    from sce.heads import SCORERS
 
     adapter = Path(config.adapter).expanduser() if config.adapter else None
-    parts = assemble(config, [config.split], adapter)
+    on_gpu = torch.cuda.is_available()
+    parts = assemble(config, [config.split], on_gpu=on_gpu, adapter=adapter)
     _log.info("attention  %s (%s)", parts.attention.backend, parts.attention.reason)
     model = scored_model(parts, adapter)
-    wanted = settings(parts, model, every_scorer=every)
-    outcomes = _outcomes(parts, model, wanted, MODES if every else (config.mode,))
+    scorers = tuple(SCORERS) if every else (config.scorer.name,)
+    modes = MODES if every else (config.mode,)
+    outcomes = _outcomes(parts, model, settings(parts, model, scorers=scorers, modes=modes))
     known = facts(parts, run=config.adapter or "untuned", run_dir=Path.cwd())
     keys = list(outcomes[0].scores) if every else [(config.scorer.name, config.mode)]
     folder = Path(config.out) if every else Path(config.out).parent
@@ -66,23 +71,27 @@ def score(config: ScoreConfig) -> list[Path]:
 
 
 def _refuse_existing(config: ScoreConfig, every: bool) -> None:
-    outputs = [config.audit] if every else [config.out, config.audit]
-    for name in filter(None, outputs):
-        if Path(name).exists():
-            raise InputError(f"{name} exists; name another file or delete it")
-    if every and Path(config.out).is_dir() and any(Path(config.out).iterdir()):
-        raise InputError(f"out={config.out} is not empty; name another folder")
+    outputs = [Path(config.audit)] if config.audit else []
+    if every:
+        if Path(config.out).is_dir() and any(Path(config.out).iterdir()):
+            raise InputError(f"out={config.out} is not empty; name another folder")
+    else:
+        outputs += [Path(config.out), Path(config.out).with_suffix(".npz")]
+    if len(set(outputs)) < len(outputs):
+        raise InputError(f"out={config.out} and audit={config.audit} are one file; name two")
+    for file in outputs:
+        if file.exists():
+            raise InputError(f"{file} exists; name another file or delete it")
 
 
-def _outcomes(parts: "Parts", model: Any, wanted: Any, modes: tuple[str, ...]) -> "list[Outcome]":
+def _outcomes(parts: "Parts", model: Any, wanted: "DecodeSettings") -> "list[Outcome]":
     """Outcomes of the whole split, ordered by example id, so that files line up pair by pair."""
     from dataclasses import replace
 
     from sce.data.loader import eval_loader
     from sce.decode import GREEDY, decode
 
-    wanted = replace(wanted, modes=modes)
-    if GREEDY not in modes:
+    if GREEDY not in wanted.modes:
         wanted = replace(wanted, max_new_tokens=0)
     encoded = next(iter(parts.splits.values())).encoded
     device = next(model.parameters()).device
@@ -90,12 +99,8 @@ def _outcomes(parts: "Parts", model: Any, wanted: Any, modes: tuple[str, ...]) -
     started = time.perf_counter()
     for batch in eval_loader(encoded, parts.config.batch.eval):
         outcomes += decode(model, batch.to(device), wanted)
-        _log.info(
-            "scored %d of %d examples   %.0f s",
-            len(outcomes),
-            len(encoded),
-            time.perf_counter() - started,
-        )
+        elapsed = time.perf_counter() - started
+        _log.info("scored %d of %d examples   %.0f s", len(outcomes), len(encoded), elapsed)
     return sorted(outcomes, key=lambda outcome: outcome.example.id)
 
 
@@ -157,7 +162,7 @@ def _write_audit(file: Path, config: ScoreConfig, outcomes: "list[Outcome]") -> 
                 "prompt_ids": example.prompt_ids.tolist(),
                 "evidence_positions": example.evidence.tolist(),
                 "answer_ids": example.target_ids.tolist() if gold else list(outcome.answer_ids),
-                "scores": [[round(float(s), 6) for s in layer] for layer in scores],
+                "scores": [[round(float(s), 9) for s in layer] for layer in scores],
             }
             stream.write(json.dumps(row) + "\n")
 

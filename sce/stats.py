@@ -22,8 +22,11 @@ BLOCK_ENTRIES = 2**22  # of the weights that a bootstrap holds at once (32 MiB i
 
 
 def head_set(scores: HeadMap, tau: float) -> HeadSet:
-    """Heads whose score lies strictly above `tau` (Wu et al. 2024: 0.1); NaN is never above."""
-    return scores > tau
+    """Heads whose score lies strictly above `tau` (Wu et al. 2024: 0.1); NaN is never above.
+
+    To 9 digits, as files hold them: a mean of shares that is tau but for rounding is not above it.
+    """
+    return np.round(scores, 9) > tau
 
 
 def top_heads(scores: HeadMap, k: int) -> HeadSet:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import lightning as L
 
     from sce.assemble import Parts
-    from sce.logger import RunLogger
+    from sce.module import SceModule
     from sce.records import RunFacts
 
 register()
@@ -50,8 +50,8 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
     """Run training as configured; returns the run's folder.
 
     Raises:
-        InputError: the user's input is wrong. Nothing has been written then, but for an empty run
-            folder at most.
+        InputError: the user's input is wrong. Nothing has been written then; a folder that was
+            made for the run is taken away again as long as it holds no record.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     _log.setLevel(logging.INFO if is_rank_zero() else logging.WARNING)
@@ -59,59 +59,91 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
 
     _quiet_libraries()
 
-    from sce.assemble import assemble, context_warning, facts
+    from sce.assemble import assemble, facts
     from sce.data.build import SPLITS
 
     _log.info("loading model and data ...")
     L.seed_everything(config.seed, workers=True, verbose=False)
-    parts = assemble(config, SPLITS)
+    parts = assemble(config, SPLITS, on_gpu=_on_gpu(config))
     name = config.name or "-".join((config.data.task, *config.data.cell("train")))
     run_dir = choose_run_dir(config.run_dir, name=name, seed=config.seed, resume=config.resume)
     known = facts(parts, run=run_dir.name, run_dir=run_dir, study=config.study)
     known = _with_reference(config, known, overrides)
-    with opened(run_dir, OmegaConf.to_yaml(OmegaConf.create(_plain(config)))):
-        for line in (*_what_runs(config, parts), context_warning(parts), *known.warnings):
-            if line:
-                _log.info(line)
-        _fit(config, parts, known)
+    resumed = _checkpoint_to_resume(config, known)
+    module, trainer = _module(config, parts, known), _trainer(config, run_dir)
+    config_yaml = OmegaConf.to_yaml(OmegaConf.create(_plain(config)))
+    with opened(run_dir, config_yaml, resume=config.resume):
+        for line in _what_runs(config, parts, known):
+            _log.info(line)
+        _fit(config, parts, module, trainer, resumed)
     return run_dir
 
 
-def _fit(config: TrainConfig, parts: "Parts", known: "RunFacts") -> None:
+def _on_gpu(config: TrainConfig) -> bool:
+    import torch
+
+    return torch.cuda.is_available() and config.trainer.accelerator in ("auto", "gpu", "cuda")
+
+
+def _module(config: TrainConfig, parts: "Parts", known: "RunFacts") -> "SceModule":
     from sce.assemble import model_builder, settings
-    from sce.data.datamodule import SplitsDataModule
-    from sce.logger import make_logger
     from sce.module import SceModule
+    from sce.reference import greedy_sibling
+
+    model = model_builder(parts, config.lora)()
+    # Greedy scores of the reference split cost a decoding; they are made where they are compared.
+    path = config.reference.path
+    greedy = config.mode == "greedy" or (path is not None and greedy_sibling(Path(path)))
+    modes = ("teacher_forced", "greedy") if greedy else ("teacher_forced",)
+    return SceModule(
+        lambda: model,
+        parts.detokenize,
+        optimizer=config.optimizer,
+        settings=settings(parts, model, scorers=(config.scorer.name,), modes=modes),
+        facts=known,
+    )
+
+
+def _fit(
+    config: TrainConfig,
+    parts: "Parts",
+    module: "SceModule",
+    trainer: "L.Trainer",
+    resumed: dict[str, Any] | None,
+) -> None:
+    """Step 0, training, the last step, and the table."""
+    from sce.data.datamodule import SplitsDataModule
+    from sce.logger import make_logger, run_id
+    from sce.records import drop_rows_after
     from sce.report import final_table
 
-    concept, context = config.data.cell("train")
+    known = module.facts
     run_logger = make_logger(
         config.logger,
         run_dir=known.run_dir,
         run_name=known.run,
         config=_plain(config),
         tags=[config.data.task, config.model.name_or_path],
-        job_type=f"{concept}-{context}",
+        job_type=f"{known.concept}-{known.context}",
+        run_id=None if resumed is None else resumed["logger_id"],
     )
     _log.info(run_logger.message)
+    trainer.logger = run_logger.logger
+    module.logger_id = run_id(run_logger)
     exit_code = 1
     try:
-        build = model_builder(parts, config.lora)
-        model = build()
-        module = SceModule(
-            lambda: model,
-            parts.detokenize,
-            optimizer=config.optimizer,
-            settings=settings(parts, model),
-            facts=known,
-        )
         data = SplitsDataModule(parts.splits, config.batch, config.seed)
-        trainer = _trainer(config, known.run_dir, run_logger)
-        checkpoint = _checkpoint_to_resume(config, known.run_dir)
-        if checkpoint is None:
+        if resumed is None:
             trainer.validate(module, data, verbose=False)
-        trainer.fit(module, data, ckpt_path=checkpoint)
-        if module.last_validation is None or module.last_validation.step != trainer.global_step:
+            trainer.fit(module, data)
+        else:
+            _log.info("going on from step %d", resumed["step"])
+            if is_rank_zero():
+                drop_rows_after(known.run_dir / "records.jsonl", resumed["step"])
+            trainer.fit(module, data, ckpt_path=str(known.run_dir / CHECKPOINT))
+        trained = resumed is None or trainer.global_step > resumed["step"]
+        last = module.last_validation
+        if trained and (last is None or last.step != trainer.global_step):
             trainer.validate(module, data, verbose=False)
         if trainer.is_global_zero:
             _log.info(final_table(known.run_dir, run_logger.url))
@@ -120,24 +152,16 @@ def _fit(config: TrainConfig, parts: "Parts", known: "RunFacts") -> None:
         run_logger.finish(exit_code)
 
 
-def _trainer(config: TrainConfig, run_dir: Path, run_logger: "RunLogger") -> "L.Trainer":
+def _trainer(config: TrainConfig, run_dir: Path) -> "L.Trainer":
     import lightning as L
     from hydra.utils import instantiate
-    from lightning.pytorch.callbacks import ModelCheckpoint
 
-    options = _plain(config)["trainer"]
-    checkpoints = ModelCheckpoint(
-        dirpath=run_dir / "checkpoints",
-        filename="last",
-        every_n_train_steps=config.save_every or config.val_every,
-        enable_version_counter=False,
-    )
     callbacks = [instantiate(c) for c in config.callbacks.values() if c is not None]
     try:
         return L.Trainer(
-            **options,
-            callbacks=[*callbacks, checkpoints],
-            logger=run_logger.logger or False,
+            **_plain(config)["trainer"],
+            callbacks=callbacks,
+            logger=False,
             default_root_dir=run_dir,
             max_epochs=-1,
             val_check_interval=config.val_every * config.trainer.accumulate_grad_batches,
@@ -145,6 +169,7 @@ def _trainer(config: TrainConfig, run_dir: Path, run_logger: "RunLogger") -> "L.
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             log_every_n_steps=1,
+            enable_checkpointing=False,  # callbacks.RunCheckpoint
             enable_progress_bar=False,
             enable_model_summary=False,
         )
@@ -153,18 +178,28 @@ def _trainer(config: TrainConfig, run_dir: Path, run_logger: "RunLogger") -> "L.
         raise InputError(f"trainer: Lightning refuses these options: {line}") from error
 
 
-def _checkpoint_to_resume(config: TrainConfig, run_dir: Path) -> str | None:
+def _checkpoint_to_resume(config: TrainConfig, known: "RunFacts") -> dict[str, Any] | None:
+    """Step, logger id and identity of the checkpoint to go on from; None for a new run.
+
+    Raises:
+        InputError: it belongs to another model, other data or another score.
+    """
     if not config.resume:
         return None
     import torch
 
-    from sce.records import drop_rows_after
+    from sce.module import identity
 
-    file = run_dir / CHECKPOINT
-    step = int(torch.load(file, map_location="cpu", weights_only=True)["global_step"])
-    drop_rows_after(run_dir / "records.jsonl", step)
-    _log.info("going on from step %d", step)
-    return str(file)
+    saved = torch.load(known.run_dir / CHECKPOINT, map_location="cpu", weights_only=True)
+    theirs, own = saved["sce"]["identity"], identity(known)
+    differs = [name for name in own if own[name] != theirs.get(name)]
+    if differs:
+        name = differs[0]
+        raise InputError(
+            f"resume=true: the run has {name}={theirs.get(name)}, this command {name}={own[name]}; "
+            f"repeat the options it was started with ({known.run_dir}/config.yaml)"
+        )
+    return {"step": int(saved["global_step"]), "logger_id": saved["sce"]["logger_id"]}
 
 
 def _with_reference(config: TrainConfig, known: "RunFacts", overrides: list[str]) -> "RunFacts":
@@ -173,19 +208,16 @@ def _with_reference(config: TrainConfig, known: "RunFacts", overrides: list[str]
         return known
     from dataclasses import replace
 
-    from sce.records import load_reference
+    from sce.reference import load_reference
 
-    kept = [
-        o
-        for o in overrides
-        if o.split("=")[0].split(".")[0] in ("model", "data", "lora", "trainer")
-    ]
-    _, warnings = load_reference(Path(config.reference.path), known, " ".join(kept))
+    _, warnings = load_reference(Path(config.reference.path), known, overrides)
     return replace(known, warnings=tuple(warnings))
 
 
-def _what_runs(config: TrainConfig, parts: "Parts") -> list[str]:
-    """A few lines that say what is about to happen."""
+def _what_runs(config: TrainConfig, parts: "Parts", known: "RunFacts") -> list[str]:
+    """A few lines that say what is about to happen, and what to be wary of."""
+    from sce.assemble import context_warnings
+
     lines = [
         f"model      {config.model.name_or_path} in {config.model.dtype}"
         + (
@@ -207,7 +239,7 @@ def _what_runs(config: TrainConfig, parts: "Parts") -> list[str]:
             f"{split.max_prompt_tokens} tokens"
         )
     lines.append("shared     no question, document or title between the splits (checked)")
-    return lines
+    return [*lines, *context_warnings(parts), *known.warnings]
 
 
 def _plain(config: TrainConfig) -> dict[str, Any]:

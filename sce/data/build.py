@@ -72,7 +72,9 @@ def build_splits(
     """
     questions = _questions(options)
     check_disjoint(questions)
-    return {name: _build(name, options, questions[name], encoder, seed) for name in names}
+    splits = {name: _build(name, options, questions[name], encoder, seed) for name in names}
+    check_disjoint({name: split.examples for name, split in splits.items()})
+    return splits
 
 
 def _questions(options: DataOptions) -> dict[str, list[Example]]:
@@ -83,7 +85,12 @@ def _questions(options: DataOptions) -> dict[str, list[Example]]:
         return {name: read_questions(str(file), "nq") for name, file in files.items()}
     owners = [name for name in SPLITS if paths[name]]
     read = {name: read_questions(str(paths[name]), options.format) for name in owners}
-    missing = [name for name in SPLITS if name not in owners]
+    if "train" not in owners:
+        if options.cell("train") == ("real", "real"):
+            raise InputError("data.concept=real needs questions to train on: name data.train.path")
+        # Only counted: a synthetic split is as large as the sample's.
+        read["train"] = read_questions(str(SAMPLE / "train.jsonl"), "nq")
+    missing = [name for name in SPLITS if name not in read]
     if not missing:
         return read
     shares = {name: _SHARES[name] for name in (owners[0], *missing)}
@@ -108,7 +115,9 @@ def _build(
         examples = _real(name, options, questions, encoder, split_seed)
     else:
         count = len(questions) if wanted is None else wanted
-        examples = [_synthetic(cell, limits, encoder, split_seed, index) for index in range(count)]
+        examples = [
+            _synthetic(name, cell, limits, encoder, split_seed, index) for index in range(count)
+        ]
     encoded = tuple(encoder.encode(example) for example in examples)
     return Split(name, cell, tuple(examples), encoded)
 
@@ -137,14 +146,20 @@ def _real(
 
 
 def _synthetic(
-    cell: tuple[str, str], limits: Limits, encoder: Encoder, seed: int, index: int
+    name: str,
+    cell: tuple[str, str],
+    limits: Limits,
+    encoder: Encoder,
+    seed: int,
+    index: int,
 ) -> Example:
     concept, context = cell
-    rng = _rng(seed, index, f"{concept} in {context}")
+    purpose = f"{concept} in {context}"
+    rng = _rng(seed, index, purpose if name == "train" else f"{name}: {purpose}")
     needle = EXPRESSIONS[concept](rng)
     document, span = HAYSTACKS[context].host(needle, rng)
     example = Example(
-        id=f"{concept}-{context}-{seed}-{index}",
+        id=f"{name}-{concept}-{context}-{seed}-{index}",
         task="mdqa",
         documents=(document,),
         question=needle.question,

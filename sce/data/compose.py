@@ -39,7 +39,8 @@ def compose(
 
     Args:
         example: with its gold documents, and any distractors of its own, which are taken first.
-        extra: more distractors, best first; those that hold an answer are passed over.
+        extra: more distractors, best first. Of both, those that hold an answer are passed over: a
+            head that copied it from there would count as a miss.
         limits: the size to fill up to; with no limit the example keeps its own documents.
         encoder: counts tokens.
         rng: draws the order of the documents; None keeps gold and distractors in the given order.
@@ -49,7 +50,11 @@ def compose(
     """
     gold_ids = {span.document for span in example.evidence}
     gold = [document for document in example.documents if document.id in gold_ids]
-    own = [document for document in example.documents if document.id not in gold_ids]
+    own = [
+        document
+        for document in example.documents
+        if document.id not in gold_ids and not _holds_answer(document, example)
+    ]
     chosen = _fill(example, gold, own, extra, limits, encoder) if limits.any else own
     # With limits, what the file put together keeps the file's order unless rng draws another.
     kept = {document.id for document in (*gold, *chosen)}
@@ -117,8 +122,12 @@ def _fill(
 def _candidates(
     example: Example, own: list[Document], extra: Iterator[Document]
 ) -> Iterator[Document]:
-    """The example's own distractors as they are, then extra ones that hold no answer."""
+    """The example's own distractors, then extra ones that hold no answer."""
     yield from own
     for document in extra:
-        if not holds_answer(f"{document.title} {document.text}", example.answers):
+        if not _holds_answer(document, example):
             yield document
+
+
+def _holds_answer(document: Document, example: Example) -> bool:
+    return holds_answer(f"{document.title} {document.text}", example.answers)

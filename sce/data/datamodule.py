@@ -22,19 +22,27 @@ class SplitsDataModule(L.LightningDataModule):
         self.splits, self.batch, self.seed = splits, batch, seed
 
     def train_dataloader(self) -> ResumableLoader:
-        """Micro-batches of this rank.
+        """Micro-batches of this rank, in whole optimiser steps.
 
         Raises:
-            InputError: fewer examples than one micro-batch on every device.
+            InputError: fewer examples than one optimiser step takes.
         """
         world_size, rank = self._ranks()
+        accumulate = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
         encoded = self.splits["train"].encoded
-        if len(encoded) < self.batch.train * world_size:
+        if len(encoded) < self.batch.train * accumulate * world_size:
             raise InputError(
-                f"data.train has {len(encoded)} examples, fewer than one micro-batch on every "
-                f"device (batch.train={self.batch.train} x {world_size})"
+                f"data.train has {len(encoded)} examples, fewer than one optimiser step takes: "
+                f"batch.train={self.batch.train} x {accumulate} batches x {world_size} devices"
             )
-        return train_loader(encoded, self.batch.train, self.seed, rank, world_size)
+        return train_loader(
+            encoded,
+            batch_size=self.batch.train,
+            seed=self.seed,
+            accumulate=accumulate,
+            rank=rank,
+            world_size=world_size,
+        )
 
     def val_dataloader(self) -> list[DataLoader]:
         """Validation (accuracy) and reference (head scores), in this order."""

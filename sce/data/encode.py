@@ -15,7 +15,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from sce.data import mdqa
-from sce.data.example import Example
+from sce.data.example import Document, Example, Span
 from sce.errors import InputError
 
 OPENING = "Answer:"
@@ -99,9 +99,10 @@ class Encoder:
 
     @property
     def prompt_sha256(self) -> str:
-        """Identity of everything around the example's own text: template, instruction, opening."""
-        skeleton = "\0".join((self._prefix, mdqa.INSTRUCTION, self._suffix))
-        return hashlib.sha256(skeleton.encode()).hexdigest()
+        """Identity of everything around the example's own text, by one that has almost none."""
+        document = Document("d", "t", "a")
+        dummy = Example("x", "mdqa", (document,), "q", ("a",), (Span("d", 0, 1),))
+        return hashlib.sha256(self.prompt(dummy)[0].encode()).hexdigest()
 
     def prompt(self, example: Example) -> tuple[str, dict[str, int]]:
         """The whole prompt and where in it each document's text begins."""

@@ -6,6 +6,8 @@ from typing import Any
 
 from sce.errors import InputError
 
+TASKS = ("mdqa",)
+
 
 @dataclass(frozen=True)
 class Document:
@@ -23,6 +25,15 @@ class Span:
     document: str
     start: int
     end: int
+
+
+def checked_answers(answers: Any) -> tuple[str, ...]:
+    """A row's answers, which must be a list of texts that are not blank."""
+    if not isinstance(answers, (list, tuple)) or not answers:
+        raise InputError(f"answers must be a list of texts, got {answers!r:.60}")
+    if any(not isinstance(answer, str) or not answer.strip() for answer in answers):
+        raise InputError(f"answers must be texts and not blank, got {answers!r:.60}")
+    return tuple(answers)
 
 
 @dataclass(frozen=True)
@@ -91,13 +102,15 @@ class Example:
                     for d in row["documents"]
                 ),
                 question=str(row["question"]),
-                answers=tuple(str(answer) for answer in row["answers"]),
+                answers=checked_answers(row["answers"]),
                 evidence=tuple(
                     Span(str(s["document"]), int(s["start"]), int(s["end"]))
                     for s in row["evidence"]
                 ),
                 meta=dict(row.get("meta") or {}),
             )
+        except InputError:
+            raise
         except KeyError as error:
             raise InputError(f"an example without {error}") from None
         except (TypeError, ValueError, AttributeError) as error:
@@ -110,6 +123,8 @@ class Example:
         texts = {document.id: document.text for document in self.documents}
         if len(texts) != len(self.documents):
             raise InputError(f"example {self.id}: two documents share an id")
+        if self.task not in TASKS:
+            raise InputError(f"example {self.id}: task {self.task!r}; known: {', '.join(TASKS)}")
         if not self.question.strip():
             raise InputError(f"example {self.id}: the question is empty")
         if not self.evidence:

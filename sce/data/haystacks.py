@@ -152,4 +152,4 @@ class RealHaystack:
         if self._bm25 is None:
             return order.tolist()
         scores = self._bm25.get_scores(self._tokenize([question])[0])
-        return np.argsort(-scores, kind="stable").tolist()
+        return order[np.argsort(-scores[order], kind="stable")].tolist()  # ties in drawn order

@@ -11,10 +11,17 @@ from sce.data.encode import Encoded
 
 
 class EpochSampler(Sampler[int]):
-    """A permutation drawn from (seed, epoch), every world_size-th index from `rank` on."""
+    """A permutation drawn from (seed, epoch), every world_size-th index from `rank` on.
 
-    def __init__(self, size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
-        self.size, self.seed, self.rank, self.world_size = size, seed, rank, world_size
+    An epoch is cut to whole optimiser steps: `step_size` examples a step on each rank. What is left
+    over differs from epoch to epoch.
+    """
+
+    def __init__(
+        self, size: int, seed: int, *, step_size: int = 1, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.size, self.seed, self.step_size = size, seed, step_size
+        self.rank, self.world_size = rank, world_size
         self.epoch, self.skip = 0, 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -22,7 +29,7 @@ class EpochSampler(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.size // self.world_size
+        return self.size // (self.world_size * self.step_size) * self.step_size
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
@@ -80,13 +87,22 @@ class _Batches(Dataset[Batch]):
 
 
 def train_loader(
-    encoded: Sequence[Encoded], batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+    encoded: Sequence[Encoded],
+    *,
+    batch_size: int,
+    seed: int,
+    accumulate: int = 1,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> ResumableLoader:
-    """Shuffled micro-batches of one rank."""
+    """Shuffled micro-batches of one rank, `accumulate` to an optimiser step, whole steps only."""
+    step_size = batch_size * accumulate
     return ResumableLoader(
         encoded,  # type: ignore[arg-type]
         batch_size=batch_size,
-        sampler=EpochSampler(len(encoded), seed, rank, world_size),
+        sampler=EpochSampler(
+            len(encoded), seed, step_size=step_size, rank=rank, world_size=world_size
+        ),
         collate_fn=collate,
         drop_last=True,
         generator=torch.Generator().manual_seed(seed),

@@ -8,7 +8,7 @@ the answer.
 from collections.abc import Mapping
 from typing import Any
 
-from sce.data.example import Document, Example, Span
+from sce.data.example import Document, Example, Span, checked_answers
 from sce.data.text import occurrences, sentences_holding
 from sce.errors import InputError
 
@@ -26,7 +26,7 @@ def from_nq(row: Mapping[str, Any], row_id: str) -> Example:
     """
     try:
         question = str(row["question"])
-        answers = tuple(str(answer) for answer in row["answers"])
+        answers = checked_answers(row["answers"])
         contexts = [
             (str(c.get("title") or ""), str(c["text"]), bool(c.get("isgold"))) for c in row["ctxs"]
         ]
@@ -41,6 +41,8 @@ def from_nq(row: Mapping[str, Any], row_id: str) -> Example:
     if not gold:
         raise InputError("no document is marked isgold")
     annotation = row.get("nq_annotated_gold") or {}
+    if not isinstance(annotation, Mapping):
+        raise InputError("nq_annotated_gold is not an object")
     evidence = tuple(span for document in gold for span in _evidence(document, answers, annotation))
     if not evidence:
         raise InputError(f"none of the answers {list(answers)} stands in the gold document")

@@ -6,6 +6,7 @@ What a row means is the business of the format: `example` (Example JSONL) or a t
 
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -85,12 +86,13 @@ def _jsonl_rows(file: Path) -> Iterator[tuple[str, Row]]:
                 yield f"{file}:{line_number}", row
     except json.JSONDecodeError as error:
         raise InputError(f"{file}:{line_number}: not JSON ({error.msg})") from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise InputError(f"{file}:{line_number + 1}: cannot be read ({error})") from None
 
 
 def _dataset_rows(file: Path) -> Iterator[tuple[str, Row]]:
     import datasets
+    from datasets.exceptions import DatasetsError
 
     try:
         if file.is_dir():
@@ -100,7 +102,7 @@ def _dataset_rows(file: Path) -> Iterator[tuple[str, Row]]:
             if kind is None:
                 raise InputError(f"{file}: neither JSON Lines, Parquet, Arrow nor CSV by its name")
             dataset = datasets.load_dataset(kind, data_files=str(file), split="train")
-    except (FileNotFoundError, ValueError, OSError) as error:
+    except (ValueError, OSError, DatasetsError) as error:
         raise InputError(f"{file}: datasets cannot read it ({_first_line(error)})") from None
     if isinstance(dataset, datasets.DatasetDict):
         raise InputError(f"{file}: holds the splits {sorted(dataset)}; name one of their folders")

@@ -18,5 +18,5 @@ MODES = ("teacher_forced", "greedy")
 def score(trace: Trace) -> Float[Tensor, "layers heads"]:
     """Share of the T answer tokens copied, 0..1."""
     if trace.emitted.numel() == 0:
-        return torch.zeros(trace.looked_at.shape[:2])
-    return trace.copied.float().mean(dim=-1)
+        return torch.zeros(trace.looked_at.shape[:2], dtype=torch.float64)
+    return trace.copied.double().mean(dim=-1)

@@ -21,6 +21,7 @@ def score(trace: Trace) -> Float[Tensor, "layers heads"]:
     layers, heads, _ = trace.looked_at.shape
     # A slot more than the prompt has, for the steps that copied nothing.
     slot = torch.where(trace.copied, trace.looked_at, len(trace.prompt))
-    hit = torch.zeros((layers, heads, len(trace.prompt) + 1), device=trace.prompt.device)
+    size = (layers, heads, len(trace.prompt) + 1)
+    hit = torch.zeros(size, dtype=torch.float64, device=trace.prompt.device)
     hit.scatter_(2, slot, 1.0)
     return hit[..., :-1].sum(dim=-1) / max(1, trace.evidence.numel())

@@ -46,7 +46,9 @@ def canonical_ids(surfaces: list[str]) -> Int[Tensor, " vocabulary"]:
     """
     numbers: dict[str, int] = {}
     table = []
-    for surface in surfaces:
+    for index, surface in enumerate(surfaces):
         text = surface.strip()
+        if "\ufffd" in text:  # part of a character: such tokens have no text to compare
+            text = f"\ufffd{index}"
         table.append(numbers.setdefault(text, len(numbers)) if text else -1)
     return torch.tensor(table, dtype=torch.long)

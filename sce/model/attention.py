@@ -21,20 +21,27 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface
+from transformers.modeling_flash_attention_utils import _flash_attention_forward
 
 from sce.errors import InputError
 from sce.model.masks import CausalRows, tell_rows
 
-PREFIX = "sce_"
-BACKENDS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
+# Backend -> the name it is registered under. Without "flash" in it: transformers takes such names
+# for kernels that it has to load itself.
+IMPLEMENTATIONS = {
+    "sdpa": "sce_sdpa",
+    "eager": "sce_eager",
+    "flash_attention_2": "sce_fa2",
+    "flash_attention_3": "sce_fa3",
+}
+_PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
 # Rows of a mask that stand in memory at a time.
 CHUNK_ROWS = 256
-
 Kernel = Callable[..., tuple[Tensor, Tensor | None]]
 
 
@@ -48,30 +55,42 @@ class Choice:
     @property
     def implementation(self) -> str:
         """The name transformers knows it by."""
-        return PREFIX + self.backend
+        return IMPLEMENTATIONS[self.backend]
 
 
-def choose(wanted: str, has_gpu: bool) -> Choice:
-    """Pick the backend: `auto` takes flash-attn where it is installed with a GPU, else SDPA.
+def choose(wanted: str, *, on_gpu: bool, dtype: str) -> Choice:
+    """Pick the backend: `auto` takes flash-attn where it is installed and usable, else SDPA.
+
+    Args:
+        wanted: auto, or a backend.
+        on_gpu: whether the model will run on a GPU.
+        dtype: of the base model; flash-attn has no float32.
 
     Raises:
-        InputError: a backend that is unknown, or that this machine cannot run.
+        InputError: a backend that is unknown, or that this run cannot use.
     """
-    installed = find_spec("flash_attn") is not None
     if wanted == "auto":
-        if not has_gpu:
-            return Choice("sdpa", "auto: flash-attn needs a GPU and there is none")
-        if not installed:
-            return Choice("sdpa", "auto: flash-attn is not installed (pip install 'sce[flash]')")
-        return Choice("flash_attention_2", "auto: flash-attn is installed and there is a GPU")
-    if wanted not in BACKENDS:
-        raise InputError(f"attention={wanted}: choose from auto, {', '.join(BACKENDS)}")
-    if wanted.startswith("flash") and not (has_gpu and installed):
-        lacking = "a GPU" if installed else "the package flash-attn"
-        raise InputError(
-            f"attention={wanted} needs {lacking}, which this machine lacks; use attention=auto"
-        )
+        lacking = _lacking("flash_attention_2", on_gpu, dtype)
+        if lacking is None:
+            return Choice("flash_attention_2", "auto: flash-attn is installed and there is a GPU")
+        return Choice("sdpa", f"auto: flash-attn needs {lacking}")
+    if wanted not in IMPLEMENTATIONS:
+        raise InputError(f"attention={wanted}: choose from auto, {', '.join(IMPLEMENTATIONS)}")
+    lacking = _lacking(wanted, on_gpu, dtype) if wanted in _PACKAGES else None
+    if lacking is not None:
+        raise InputError(f"attention={wanted} needs {lacking}; use attention=auto")
     return Choice(wanted, "as asked for")
+
+
+def _lacking(backend: str, on_gpu: bool, dtype: str) -> str | None:
+    """What a flash backend needs and this run does not have; None if nothing."""
+    if not on_gpu:
+        return "a GPU, and this run is on the CPU"
+    if find_spec(_PACKAGES[backend]) is None:
+        return f"the package {_PACKAGES[backend]} (pip install 'sce[flash]')"
+    if dtype == "float32":
+        return "model.dtype=bfloat16"
+    return None
 
 
 def attention(  # noqa: PLR0913 - the signature is transformers'
@@ -128,7 +147,8 @@ def row_logits(
     batch, heads, rows, dim = query.shape
     kv_heads, keys = key.shape[1], key.shape[2]
     grouped = query.reshape(batch, kv_heads, heads // kv_heads * rows, dim).float() * scale
-    logits = (grouped @ key.float().mT).view(batch, heads, rows, keys)
+    with torch.autocast(query.device.type, enabled=False):  # which would make it bfloat16 again
+        logits = (grouped @ key.float().mT).view(batch, heads, rows, keys)
     return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
@@ -188,16 +208,43 @@ def _kernel(backend: str, module: nn.Module) -> Kernel:
         return sdpa_attention_forward
     if backend == "eager":
         return vars(sys.modules[type(module).__module__])["eager_attention_forward"]
-    from transformers.integrations.flash_attention import flash_attention_forward
+    return partial(_flash, backend)
 
-    return flash_attention_forward
+
+def _flash(  # noqa: PLR0913 - the signature is transformers'
+    backend: str,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    padding: Bool[Tensor, "batch keys"] | None,
+    *,
+    scaling: float,
+    dropout: float,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Transformers' own way into flash-attn, told which one; it unpads where there is padding."""
+    output = _flash_attention_forward(
+        query.transpose(1, 2),
+        key.transpose(1, 2),
+        value.transpose(1, 2),
+        padding,
+        query_length=query.shape[2],
+        is_causal=True,
+        dropout=dropout,
+        softmax_scale=scaling,
+        attn_implementation=backend,
+        layer_idx=module.layer_idx,
+        **kwargs,
+    )
+    return output, None
 
 
 def register() -> None:
-    """Make every backend known to transformers as `sce_<backend>`, with its mask interface."""
-    for backend in BACKENDS:
-        AttentionInterface.register(PREFIX + backend, partial(attention, backend))
-        AttentionMaskInterface.register(PREFIX + backend, tell_rows)
+    """Make every backend known to transformers, with its mask interface."""
+    for backend, name in IMPLEMENTATIONS.items():
+        AttentionInterface.register(name, partial(attention, backend))
+        AttentionMaskInterface.register(name, tell_rows)
 
 
 register()

@@ -4,10 +4,12 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from huggingface_hub import snapshot_download
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -45,24 +47,19 @@ class Source:
     """Local folder or hub id, for from_pretrained."""
     revision: str | None
 
-    @property
+    @cached_property
     def folder(self) -> Path:
-        """The local folder of the files (after loading, for a hub id)."""
+        """The local folder of the files; a hub id's are downloaded."""
         if Path(self.location).is_dir():
             return Path(self.location)
-        from huggingface_hub import snapshot_download
-
-        patterns = ["*.safetensors", "*.json"]
-        return Path(
-            snapshot_download(
-                self.location,
-                revision=self.revision,
-                local_files_only=True,
-                allow_patterns=patterns,
+        with _explained(self, "weights"):
+            patterns = ["model*.safetensors", "*.json", "tokenizer*", "*.jinja"]
+            found = snapshot_download(
+                self.location, revision=self.revision, allow_patterns=patterns
             )
-        )
+        return Path(found)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Identity of the weights."""
         return weights_sha256(self.folder)
@@ -237,11 +234,29 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     if not (folder / "adapter_model.safetensors").is_file():
         raise InputError(f"adapter={folder}: no adapter_model.safetensors in it")
     try:
-        PeftConfig.from_pretrained(str(folder))
         return PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=True)
     except (RuntimeError, ValueError, TypeError) as error:
         line = " ".join(str(error).split())[:200]
         raise InputError(f"adapter={folder}: does not fit this model ({line})") from None
+
+
+def is_adapted(model: nn.Module) -> bool:
+    """Whether there is an adapter on the model."""
+    return isinstance(model, PeftModel)
+
+
+def save_adapter(model: nn.Module, folder: Path, state: dict | None = None) -> None:
+    """Write the adapter as PEFT does, in safetensors.
+
+    Args:
+        model: with an adapter.
+        folder: to create.
+        state: its weights, gathered from all ranks; None: the model's own.
+    """
+    if not isinstance(model, PeftModel):
+        raise TypeError("there is no adapter on this model")
+    model.save_pretrained(str(folder), state_dict=state)
+    (folder / "README.md").unlink(missing_ok=True)  # a template of a model card
 
 
 def base_of(model: nn.Module) -> PreTrainedModel:
@@ -253,6 +268,17 @@ def head_shape(model: nn.Module) -> tuple[int, int]:
     """(layers, query heads a layer)."""
     config = base_of(model).config.get_text_config()
     return int(config.num_hidden_layers), int(config.num_attention_heads)
+
+
+def sliding_window(config: PreTrainedConfig) -> int | None:
+    """Tokens that every attention layer is limited to; None if some layer sees all."""
+    text = config.get_text_config()
+    window = getattr(text, "sliding_window", None)
+    layers = getattr(text, "layer_types", None) or []
+    switched_off = getattr(text, "use_sliding_window", True) is False
+    if window is None or switched_off or "full_attention" in layers:
+        return None
+    return int(window)
 
 
 def end_token_ids(model: nn.Module) -> set[int]:

@@ -24,7 +24,8 @@ def weights_sha256(folder: Path) -> str:
 
     Independent of how the tensors are spread over files.
     """
-    files = sorted(folder.glob("*.safetensors"))
+    # Some repositories hold the same weights a second time, as consolidated.safetensors.
+    files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("*.safetensors"))
     if not files:
         raise InputError(f"{folder}: no .safetensors file in it, so the model cannot be identified")
     digest = hashlib.sha256()

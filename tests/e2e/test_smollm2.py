@@ -63,7 +63,7 @@ def test_all_270_heads_agree_with_an_independent_check_on_real_questions(
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda f: f.stem)
 def test_the_shipped_reference_is_of_this_model_prompt_and_data(file, real_source):
     reference = HeadScores.load(file)
-    parts = assemble(configured("score", ScoreConfig, []), ["reference"])
+    parts = assemble(configured("score", ScoreConfig, []), ["reference"], on_gpu=False)
     assert reference.provenance["weights_sha256"] == real_source.sha256
     assert reference.provenance["prompt_sha256"] == parts.encoder.prompt_sha256
     assert reference.provenance["data_sha256"] == parts.splits["reference"].sha256

@@ -75,7 +75,7 @@ def eager_argmax(name: str, padding: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def probed(name: str, padding: str, backend: str) -> tuple[torch.Tensor, torch.Tensor]:
-    model = build(name, f"sce_{backend}")
+    model = build(name, attention.IMPLEMENTATIONS[backend])
     with torch.no_grad(), probing(attention_modules(model)) as probe:
         probe.rows = torch.arange(ROWS.start, ROWS.stop).expand(3, -1)
         out = model(**inputs(padding), use_cache=False)
@@ -142,10 +142,8 @@ def broken(monkeypatch, **changes):
 
     from transformers.masking_utils import AttentionMaskInterface
 
-    for backend in attention.BACKENDS:
-        monkeypatch.setitem(
-            AttentionMaskInterface._global_mapping, attention.PREFIX + backend, tell_wrong
-        )
+    for name in attention.IMPLEMENTATIONS.values():
+        monkeypatch.setitem(AttentionMaskInterface._global_mapping, name, tell_wrong)
 
 
 def causal_only(b, h, q, k):
@@ -155,6 +153,12 @@ def causal_only(b, h, q, k):
 def test_the_check_fails_without_the_padding_mask(monkeypatch):
     broken(monkeypatch, function=causal_only, padding=None)
     assert not torch.equal(probed("llama", "left", "sdpa")[0], eager_argmax("llama", "left")[0])
+
+
+def test_the_decoding_check_fails_without_the_padding_mask(monkeypatch):
+    broken(monkeypatch, function=causal_only, padding=None)
+    with pytest.raises(AssertionError):
+        test_decoding_steps_agree_with_eager("llama", "left", own_cache=True)
 
 
 def test_the_check_fails_without_the_causal_mask(monkeypatch):
@@ -220,8 +224,9 @@ def test_no_tensor_of_keys_by_keys_is_made(name):
         probe.take(3)
 
 
-def test_no_tensor_of_keys_by_keys_is_made_in_training():
-    model = build("llama", "sce_sdpa").train()
+@pytest.mark.parametrize("name", ["llama", "sliding window"])
+def test_no_tensor_of_keys_by_keys_is_made_in_training(name):
+    model = build(name, "sce_sdpa").train()
     with NoSquares(LENGTH - 100):
         model(**long_batch(), use_cache=False, logits_to_keep=4).logits.sum().backward()
 
@@ -269,16 +274,55 @@ def test_a_model_outside_the_attention_interface_is_refused():
 
 
 def test_auto_says_what_it_took_and_why(monkeypatch):
-    assert attention.choose("auto", has_gpu=False).backend == "sdpa"
-    assert "GPU" in attention.choose("auto", has_gpu=False).reason
+    def auto(**changes):
+        return attention.choose("auto", **{"on_gpu": True, "dtype": "bfloat16", **changes})
+
+    assert auto(on_gpu=False).backend == "sdpa"
+    assert "a GPU" in auto(on_gpu=False).reason
     monkeypatch.setattr(attention, "find_spec", lambda name: None)
-    assert "not installed" in attention.choose("auto", has_gpu=True).reason
+    assert "the package flash_attn" in auto().reason
     monkeypatch.setattr(attention, "find_spec", lambda name: object())
-    assert attention.choose("auto", has_gpu=True).backend == "flash_attention_2"
+    assert auto().backend == "flash_attention_2"
+    assert "bfloat16" in auto(dtype="float32").reason
     with pytest.raises(InputError, match="a GPU"):
-        attention.choose("flash_attention_2", has_gpu=False)
+        attention.choose("flash_attention_2", on_gpu=False, dtype="bfloat16")
     with pytest.raises(InputError, match="choose from auto"):
-        attention.choose("fast", has_gpu=True)
+        attention.choose("fast", on_gpu=True, dtype="bfloat16")
+
+
+@pytest.mark.parametrize("backend", attention.IMPLEMENTATIONS)
+def test_a_model_builds_under_every_registered_name(backend):
+    assert build("llama", attention.IMPLEMENTATIONS[backend]) is not None
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_flash_is_handed_the_rows_it_expects(monkeypatch, version):
+    """Without a GPU: what would go to flash-attn, with the kernel's place taken by SDPA."""
+    seen = []
+
+    def kernel(query, key, value, padding, **kwargs):
+        seen.append((padding, kwargs["attn_implementation"], kwargs["is_causal"]))
+        q, k, v = (tensor.transpose(1, 2) for tensor in (query, key, value))
+        output = torch.nn.functional.scaled_dot_product_attention(
+            q, k, v, is_causal=True, scale=kwargs["softmax_scale"], enable_gqa=True
+        )
+        return output.transpose(1, 2)
+
+    monkeypatch.setattr(attention, "_flash_attention_forward", kernel)
+    expected, logits = eager_argmax("llama", "none")
+    found, own_logits = probed("llama", "none", f"flash_attention_{version}")
+    assert torch.equal(found, expected)
+    torch.testing.assert_close(own_logits, logits, atol=2e-4, rtol=1e-3)
+    assert seen == [(None, f"flash_attention_{version}", True)] * 3
+    seen.clear()
+    probed("llama", "left", f"flash_attention_{version}")
+    assert seen[0][0].tolist() == inputs("left")["attention_mask"].bool().tolist()
+
+
+def test_logits_are_float32_under_autocast_too():
+    query, key = torch.randn(1, 4, 3, 16), torch.randn(1, 2, 9, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert attention.row_logits(query, key, 1.0).dtype == torch.float32
 
 
 @pytest.mark.skipif(
@@ -287,7 +331,7 @@ def test_auto_says_what_it_took_and_why(monkeypatch):
 )
 @pytest.mark.parametrize("padding", PADDINGS)
 def test_flash_attention_agrees_with_eager(padding):
-    model = build("llama", "sce_flash_attention_2").to("cuda", torch.bfloat16)
+    model = build("llama", "sce_fa2").to("cuda", torch.bfloat16)
     batch = {name: tensor.cuda() for name, tensor in inputs(padding).items()}
     with torch.no_grad(), probing(attention_modules(model)) as probe:
         probe.rows = torch.arange(ROWS.start, ROWS.stop, device="cuda").expand(3, -1)

@@ -21,7 +21,7 @@ KEY = ("copy", "teacher_forced")
 
 @pytest.fixture
 def module(tmp_path):
-    facts = replace(FACTS, run_dir=tmp_path / "run", tau=0.5)
+    facts = replace(FACTS, run_dir=tmp_path / "run", tau=0.5, shape=(2, 3))
     module = SceModule(
         torch.nn.Identity,
         str,
@@ -221,7 +221,7 @@ def test_throughput_counts_real_tokens_and_the_share_of_scoring(module, monkeypa
     monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(clock))
     callback = Throughput()
     batch = SimpleNamespace(num_tokens=100)
-    callback.on_train_start(module.trainer, module)  # 0
+    callback.on_train_batch_start(module.trainer, module, batch, 0)  # 0
     callback.on_train_batch_end(module.trainer, module, None, batch, 0)  # 2: 50 tokens a second
     callback.on_validation_start(module.trainer, module)  # 2
     callback.on_validation_batch_start(module.trainer, module, batch, 0, 1)  # 3

@@ -72,6 +72,10 @@ def test_a_part_of_a_word_is_no_answer_where_the_word_itself_stands():
         ({"ctxs": [{"title": "", "text": "x", "isgold": False}]}, "no document is marked isgold"),
         ({"ctxs": 3}, "not a row of the Natural Questions format"),
         ({"question": " "}, "the question is empty"),
+        ({"answers": "Rome"}, "answers must be a list"),
+        ({"answers": []}, "answers must be a list"),
+        ({"answers": ["Rome", " "]}, "answers must be texts and not blank"),
+        ({"nq_annotated_gold": ["Rome"]}, "nq_annotated_gold is not an object"),
     ],
 )
 def test_a_malformed_row_is_named_with_file_and_line(tmp_path, change, message):
@@ -142,6 +146,8 @@ def test_two_rows_with_one_id_are_refused(tmp_path):
         ({"evidence": []}, "no evidence"),
         ({"answers": ["Paris"]}, "none of its answers"),
         ({"documents": "x"}, "malformed"),
+        ({"task": "chess"}, "task 'chess'; known: mdqa"),
+        ({"answers": "Rome"}, "answers must be a list"),
     ],
 )
 def test_a_wrong_example_is_refused(change, message):
@@ -220,6 +226,23 @@ def test_real_distractors_are_others_documents_and_never_hold_the_answer(tokeniz
     assert len(set(texts)) == 8
     assert holder.text not in texts
     assert composed.evidence_texts() == examples[3].evidence_texts()
+
+
+def test_a_question_s_own_distractor_that_holds_the_answer_is_passed_over(tokenizer):
+    row = nq_row()
+    row["ctxs"].append({"title": "Dy", "text": "Dy lies near Rome.", "isgold": False})
+    example = from_nq(row, "x")
+    composed = compose(example, iter(()), Limits(None, None), Encoder(tokenizer), None)
+    assert [document.title for document in composed.documents] == ["Bo", "Cy"]
+
+
+def test_bm25_ties_are_broken_by_the_drawn_order_not_the_file_s():
+    pool = [Document(str(n), "", f"Nothing number {n}.") for n in range(50)]
+    haystack, example = RealHaystack(pool, "bm25"), from_nq(nq_row(), "x")
+    firsts = {
+        next(haystack.distractors(example, np.random.default_rng(seed))).text for seed in range(9)
+    }
+    assert len(firsts) > 3
 
 
 def test_bm25_puts_the_document_that_resembles_the_question_first():
@@ -304,6 +327,34 @@ def test_concept_and_context_change_the_training_split_alone(tokenizer):
     options.val.concept = "low"
     assert options.cell("val") == ("low", "low")
     assert build_splits(options, Encoder(tokenizer), 0, ["val"])["val"].cell == ("low", "low")
+
+
+def test_a_synthetic_validation_split_is_not_the_training_data(tokenizer):
+    options = DataOptions(concept="low", num_train=5, num_val=5, num_reference=5)
+    options.val.concept = options.reference.concept = "low"
+    splits = build_splits(options, Encoder(tokenizer), options.eval_seed)
+    questions = [{e.question for e in split.examples} for split in splits.values()]
+    assert len(set.union(*questions)) == 15
+
+
+def test_a_validation_file_is_not_dealt_to_synthetic_training(tokenizer, tmp_path):
+    path = write_jsonl(tmp_path / "q.jsonl", [from_nq_like(make(n)) for n in range(20)])
+    options = DataOptions(num_val=None, num_reference=None, num_documents=2, num_train=4)
+    options.val.path = path
+    splits = build_splits(options, Encoder(tokenizer), 0)
+    sizes = {name: len(split.encoded) for name, split in splits.items()}
+    assert sizes == {"train": 4, "val": 10, "reference": 10}
+    options.concept = "real"
+    with pytest.raises(InputError, match=r"name data\.train\.path"):
+        build_splits(options, Encoder(tokenizer), 0)
+
+
+def test_too_few_questions_to_split_name_the_split_that_is_empty(tokenizer, tmp_path):
+    path = write_jsonl(tmp_path / "q.jsonl", [from_nq_like(make(n)) for n in range(2)])
+    options = DataOptions(num_documents=1)
+    options.train.path = path
+    with pytest.raises(InputError, match="nothing is left for data"):
+        build_splits(options, Encoder(tokenizer), 0)
 
 
 def test_evaluation_contexts_do_not_depend_on_the_run_s_seed(tokenizer):

@@ -62,10 +62,12 @@ def test_copy_counts_steps_and_copy_needle_positions():
 
 
 def test_copy_needle_counts_a_position_once():
-    again = example([20, 5, 21, 22, 4], [1], [5, 5], 8)
-    prompt = planted.build()
-    (outcome,) = decode(prompt, collate([again]), COPY)
-    assert outcome.scores["copy_needle", "teacher_forced"].max() <= 1
+    # Fed 4, 5, 4, the head looks at the one 5 at the first and the third step.
+    again = example([20, 5, 21, 22, 4], [1], [5, 4, 5], 8)
+    (outcome,) = decode(planted.build(), collate([again]), COPY)
+    at = (planted.LAYER, planted.HEAD)
+    assert outcome.scores["copy", "teacher_forced"][at] == pytest.approx(2 / 3)
+    assert outcome.scores["copy_needle", "teacher_forced"][at] == 1
 
 
 def test_an_empty_greedy_answer_scores_zero():
@@ -132,3 +134,10 @@ def test_surface_match_equates_tokens_of_equal_text_but_not_white_space():
     surface = Trace(looked_at, table[emitted], table[prompt], torch.tensor([0, 1, 2]))
     assert SCORERS["copy"].score(exact).tolist() == [[0.0, 0.0]]
     assert SCORERS["copy"].score(surface).tolist() == [[0.5, 0.0]]
+
+
+def test_surface_match_keeps_parts_of_characters_apart():
+    from sce.heads.trace import canonical_ids
+
+    table = canonical_ids(["\ufffd", "\ufffd", "a"]).tolist()
+    assert len(set(table)) == 3

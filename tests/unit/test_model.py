@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, LlamaConfig, MistralConfig, Qwen3Config
@@ -13,6 +14,7 @@ from sce.decode import DecodeSettings, decode
 from sce.errors import InputError
 from sce.model import build
 from sce.model.attention import Choice
+from sce.model.capture import attention_modules, probing
 from sce.model.rope import check_inv_freq, rope_theta, set_rope_theta
 from sce.model.weights import packaged_gguf, weights_sha256
 from sce.options import LoraOptions, ModelOptions
@@ -68,6 +70,25 @@ PUBLISHED = {
         tie_word_embeddings=True,
     ),
 }
+
+
+def test_mistral_s_window_hides_evidence_from_every_head(save_model):
+    folder = save_model(PUBLISHED["mistral_7b"])
+    options = ModelOptions(name_or_path=str(folder), dtype="float32")
+    source = build.find(options)
+    model = build.load_model(source, options, SDPA).eval()
+    assert build.sliding_window(model.config) == 4096
+    rng = np.random.default_rng(0)
+    prompt = rng.integers(2, 800, 4300).tolist()
+    answer = prompt[100:103]
+    for evidence, seen in ((range(10, 150), False), (range(300, 4200), True)):
+        batch = collate([example(prompt, list(evidence), answer, 1)])
+        with torch.no_grad(), probing(attention_modules(model)) as probe:
+            probe.rows = torch.arange(4299, 4302)[None]
+            model(input_ids=batch.input_ids, logits_to_keep=1, use_cache=False)
+            looked_at = probe.take(2)
+        assert looked_at.min() > 4299 - 4096
+        assert bool(torch.isin(looked_at, torch.tensor(list(evidence))).any()) is seen
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -1,0 +1,54 @@
+"""Checkpoints that a run can go on from: trainable parts, optimiser, schedule, data position."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from sce.module import SceModule
+
+
+class RunCheckpoint(Callback):
+    """Writes checkpoints/last.ckpt after every validation, and every `save_every` steps between.
+
+    Stands last, so that what it saves includes what the other callbacks made of a validation: a
+    resumed run neither repeats nor loses one. The file is replaced as a whole.
+    """
+
+    def __init__(self, *, save_every: int | None = None) -> None:
+        """Set how often.
+
+        Args:
+            save_every: optimiser steps between two checkpoints; None: only after validations.
+        """
+        if save_every is not None and save_every < 1:
+            raise ValueError(f"save_every must be >= 1, got {save_every}")
+        self.save_every = save_every
+        self._saved = 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save between validations; where one is due, it saves afterwards."""
+        step = trainer.global_step
+        if self.save_every is None or step == self._saved or step % self.save_every:
+            return
+        every = trainer.val_check_batch
+        if isinstance(every, int) and step * trainer.accumulate_grad_batches % every == 0:
+            return
+        self._save(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save after a validation within training."""
+        if trainer.state.fn == TrainerFn.FITTING and trainer.global_step > 0:
+            self._save(trainer, pl_module)
+
+    def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, SceModule)
+        file = pl_module.facts.run_dir / "checkpoints" / "last.ckpt"
+        new = file.with_name(".last-new.ckpt")
+        trainer.save_checkpoint(new)  # every rank takes part
+        if trainer.is_global_zero:
+            Path(new).replace(file)
+        self._saved = trainer.global_step

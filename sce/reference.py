@@ -1,0 +1,131 @@
+"""Reference head sets: which file fits a run, and what to type to make one that does."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from sce.errors import InputError
+from sce.records import HeadScores, RunFacts
+
+SEEDS = (100, 101)
+"""Seeds of a reference's members: none that a run has by default."""
+
+
+def load_reference(
+    file: Path, facts: RunFacts, overrides: Sequence[str] = ()
+) -> tuple[HeadScores, list[str]]:
+    """A reference head set that fits a run, and warnings about what differs without being wrong.
+
+    Args:
+        file: HeadScores JSON.
+        facts: of the run.
+        overrides: what the user typed, for the commands that make a reference.
+
+    Raises:
+        InputError: it is missing, or of another model, shape, scorer, mode or match, or this run is
+            one of those it was averaged from. The message ends with what makes a fitting one.
+    """
+    commands = " && ".join(reference_commands(facts, overrides))
+    ending = f"make one with: {commands}; or run without one: reference=none"
+    try:
+        reference = HeadScores.load(file)
+    except InputError as error:
+        raise InputError(f"reference: {error}; {ending}") from None
+    for name in ("scorer", "mode", "match"):
+        theirs, own = getattr(reference, name), getattr(facts, name)
+        if theirs != own:
+            raise InputError(
+                f"reference {file}: {name}={theirs}, but the run has {name}={own}, and such scores "
+                f"are never compared; {ending}"
+            )
+    weights = str(reference.provenance.get("weights_sha256"))
+    if weights != facts.weights_sha256 or reference.shape != facts.shape:
+        raise InputError(
+            f"reference {file}: heads {reference.shape} of the model with weights {weights[:12]}, "
+            f"but this one has {facts.shape} and {facts.weights_sha256[:12]}, and heads of "
+            f"different models have nothing in common; {ending}"
+        )
+    if any(member.get("train_sha256") == facts.train_sha256 for member in _members(reference)):
+        raise InputError(
+            f"reference {file}: this run, with seed={facts.seed}, is one of the runs it was "
+            "averaged from, and would be compared with itself; take another seed or reference=none"
+        )
+    return reference, _differences(file, reference, facts)
+
+
+def greedy_sibling(file: Path) -> Path | None:
+    """The same reference in greedy mode, where it lies beside `file` under the usual name."""
+    sibling = file.with_name(file.name.replace("teacher_forced", "greedy"))
+    return sibling if sibling != file and sibling.is_file() else None
+
+
+def reference_commands(facts: RunFacts, overrides: Sequence[str]) -> list[str]:
+    """The commands that make a reference for a run: tune two seeds, score, average.
+
+    The model, data and trainer that the user chose are kept, the cell is (real, real), and the
+    commands can be pasted into a shell.
+    """
+    cell = ("data.concept", "data.context", "data.train.concept", "data.train.context")
+    kept = [o for o in overrides if o.split("=")[0].lstrip("+") not in cell]
+    tuning = _of(kept, ("model", "data", "batch", "lora", "trainer", "optimizer", "attention"))
+    scoring = _of(kept, ("model", "data", "batch", "attention", "max_new_tokens"))
+    how = [f"scorer={facts.scorer}", f"mode={facts.mode}", f"match={facts.match}"]
+    commands = []
+    for seed in SEEDS:
+        run = f"runs/reference-{seed}"
+        real = ["data.concept=real", "data.context=real", "reference=none", f"seed={seed}"]
+        commands.append(_command("train", [*tuning, *real, f"run_dir={run}"]))
+        out = [f"adapter={run}/adapter", f"out=reference-{seed}.json"]
+        commands.append(_command("score", [*scoring, *how, *out]))
+    commands.append(_command("score", [*scoring, *how, "out=untuned.json"]))
+    files = ",".join(f"reference-{seed}.json" for seed in SEEDS)
+    average = ["action=average", f"files=[{files}]", "base=untuned.json", "out=reference.json"]
+    return [*commands, _command("headset", average)]
+
+
+def _of(overrides: Sequence[str], groups: tuple[str, ...]) -> list[str]:
+    return [o for o in overrides if o.lstrip("+~").split("=")[0].split(".")[0] in groups]
+
+
+def _command(name: str, overrides: list[str]) -> str:
+    return shlex.join(["python", "-m", f"sce.{name}", *overrides])
+
+
+def _members(reference: HeadScores) -> list[dict]:
+    """The tuned models behind a reference: those averaged, or the one that a plain file scores."""
+    members = reference.provenance.get("members")
+    if members is None:
+        adapter = reference.provenance.get("adapter")
+        members = [adapter] if adapter else []
+    return [member for member in members if member]
+
+
+def _differences(file: Path, reference: HeadScores, facts: RunFacts) -> list[str]:
+    """One warning for all that was different when the reference was scored, one for what it is."""
+    theirs = reference.provenance
+    pairs = {
+        "data": (theirs.get("data_sha256"), facts.reference_sha256),
+        "prompt": (theirs.get("prompt_sha256"), facts.prompt_sha256),
+        f"length ({theirs.get('context_tokens')} tokens)": (
+            theirs.get("context_tokens"),
+            facts.context_tokens,
+        ),
+        "rope_theta": ((theirs.get("rope") or {}).get("theta"), facts.rope.get("theta")),
+        "dtype": (theirs.get("dtype"), facts.dtype),
+    }
+    warnings = []
+    differs = [name for name, (their, own) in pairs.items() if their != own]
+    if differs:
+        warnings.append(
+            f"reference {file.name} was scored with other {', '.join(differs)} than this run; head "
+            "scores depend on them, so read recall with that in mind or make a reference of your "
+            "own (docs/reference.md)"
+        )
+    members = _members(reference)
+    synthetic = [m for m in members if m.get("concept") not in (None, "real")]
+    if len(members) < 2 or synthetic:
+        tuned = f"{len(members)} tuned models, {len(synthetic)} of them on synthetic data"
+        warnings.append(
+            f"reference {file.name} comes from {tuned}; two or more on real data are due"
+        )
+    return warnings
