@@ -196,6 +196,7 @@ def provenance(facts: RunFacts, **more: Any) -> dict[str, Any]:
     of_run = asdict(facts)
     names = (
         "model",
+        "dtype",
         "weights_sha256",
         "prompt_sha256",
         "context_tokens",
