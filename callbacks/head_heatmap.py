@@ -46,9 +46,7 @@ class HeadHeatmap(Callback):
             return
         maps = {f"this run, step {validation.step}": scores}
         if self.reference_path:
-            maps["reference (tuned on real data)"] = HeadScores.load(
-                Path(self.reference_path)
-            ).scores
+            maps["reference"] = HeadScores.load(Path(self.reference_path)).scores
         if self._base is not None:
             maps["untuned model"] = self._base
         n = len(validation.reference_ids)

@@ -141,7 +141,9 @@ def _build_wandb(mode: str, run_dir: Path, init: dict[str, Any]) -> WandbLogger:
     from lightning.pytorch.loggers import WandbLogger
 
     # Seconds: to start (up to twice that), to upload at the end, and until a row is on disk.
-    limits = wandb.Settings(init_timeout=15, finish_timeout=120, x_transaction_log_flush_interval=1)
+    limits = wandb.Settings(
+        init_timeout=15, finish_timeout=120, x_transaction_log_flush_interval=1, quiet=True
+    )
     logger = WandbLogger(save_dir=run_dir, mode=mode, resume="allow", settings=limits, **init)
     logger._wandb_init.pop("anonymous", None)  # Lightning passes it, and wandb warns of it.
     return logger

@@ -145,11 +145,10 @@ def _fit(
         last = module.last_validation
         if trained and (last is None or last.step != trainer.global_step):
             trainer.validate(module, data, verbose=False)
-        if trainer.is_global_zero:
-            _log.info(final_table(known.run_dir, run_logger.url))
         exit_code = 0
     finally:
         run_logger.finish(exit_code)
+    _log.info(final_table(known.run_dir, run_logger.url))
 
 
 def _trainer(config: TrainConfig, run_dir: Path) -> "L.Trainer":
