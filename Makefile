@@ -61,8 +61,9 @@ reference: setup
 	rm -rf $(REFERENCE_OUT)
 	mv $(REFERENCE_RUNS)/out $(REFERENCE_OUT)
 
+# Without addopts: type checks at run time are for the tests, and would be timed too.
 bench: setup
-	$(BIN)/python -m pytest tests/bench --override-ini testpaths=tests/bench -s
+	$(BIN)/python -m pytest tests/bench --override-ini testpaths=tests/bench --override-ini addopts= -s
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache .hypothesis

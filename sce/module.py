@@ -65,13 +65,6 @@ class Validation:
         return np.array([prediction.f1 for prediction in self.predictions])
 
 
-def identity(facts: RunFacts) -> dict[str, Any]:
-    """What must not change when a run is resumed, in plain types."""
-    names = ("weights_sha256", "train_sha256", "eval_sha256", "reference_sha256", "prompt_sha256")
-    plain = {name: getattr(facts, name) for name in (*names, "seed", "scorer", "mode", "match")}
-    return {**plain, "rope_theta": facts.rope.get("theta")}
-
-
 class SceModule(L.LightningModule):
     """A causal LM with an adapter, trained on answers and validated through `sce.decode`."""
 
@@ -297,7 +290,7 @@ class SceModule(L.LightningModule):
         checkpoint["state_dict"] = {k: v for k, v in state.items() if k in trainable}
         checkpoint["sce"] = {
             "target_tokens": self.target_tokens,
-            "identity": identity(self.facts),
+            "identity": self.facts.identity,
             "logger_id": self.logger_id,
         }
 

@@ -56,6 +56,14 @@ class RunFacts:
     warnings: tuple[str, ...] = ()
     """What differs between the run and its reference without being wrong."""
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must not change when the run is resumed, in plain types."""
+        data = ("train_sha256", "eval_sha256", "reference_sha256", "prompt_sha256")
+        names = ("weights_sha256", *data, "seed", "scorer", "mode", "match")
+        plain = {name: getattr(self, name) for name in names}
+        return {**plain, "rope_theta": self.rope.get("theta")}
+
 
 @dataclass
 class HeadScores:

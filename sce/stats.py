@@ -22,10 +22,7 @@ BLOCK_ENTRIES = 2**22  # of the weights that a bootstrap holds at once (32 MiB i
 
 
 def head_set(scores: HeadMap, tau: float) -> HeadSet:
-    """Heads whose score lies strictly above `tau` (Wu et al. 2024: 0.1); NaN is never above.
-
-    To 9 digits, as files hold them: a mean of shares that is tau but for rounding is not above it.
-    """
+    """Heads whose score, to the 9 digits that files hold, lies strictly above `tau`; never NaN."""
     return np.round(scores, 9) > tau
 
 

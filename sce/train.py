@@ -187,10 +187,8 @@ def _checkpoint_to_resume(config: TrainConfig, known: "RunFacts") -> dict[str, A
         return None
     import torch
 
-    from sce.module import identity
-
     saved = torch.load(known.run_dir / CHECKPOINT, map_location="cpu", weights_only=True)
-    theirs, own = saved["sce"]["identity"], identity(known)
+    theirs, own = saved["sce"]["identity"], known.identity
     differs = [name for name in own if own[name] != theirs.get(name)]
     if differs:
         name = differs[0]

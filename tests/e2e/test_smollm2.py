@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from runs import configured
 from sce.assemble import assemble
 from sce.config import CONF, ScoreConfig, TrainConfig
+from sce.errors import InputError
 from sce.headset import average
 from sce.records import HeadScores, read_jsonl
 from sce.score import score
@@ -52,7 +54,7 @@ def test_all_270_heads_agree_with_an_independent_check_on_real_questions(
     )
     scores = HeadScores.load(tmp_path / "heads.json")
     assert scores.shape == (30, 9)
-    assert scores.scores.max() > 0.1
+    assert scores.scores.max() > 0
     arguments = [real_source.location, "audit.jsonl", mode, "8"]
     result = subprocess.run(
         [sys.executable, str(CHECK), *arguments], capture_output=True, text=True, timeout=600
@@ -107,5 +109,10 @@ def test_a_reference_is_made_again_in_few_steps_and_the_model_learns(tmp_path):
     sets = [HeadScores.load(tmp_path / name) for name in names]
     untuned = HeadScores.load(tmp_path / "untuned.json")
     assert_tuned(average(names, sets, untuned, tau=0.1, k=20))
+    with pytest.raises(InputError, match="differently tuned"):
+        average(["a", "b"], [untuned, untuned], untuned, tau=0.1, k=20)
+    same = HeadScores.load(SHIPPED[0])
     with pytest.raises(AssertionError):
-        assert_tuned(average(["a", "b"], [untuned, untuned], untuned, tau=0.1, k=20))
+        assert_tuned(replace(same, scores=same.base_scores))
+    with pytest.raises(AssertionError):
+        assert_tuned(replace(same, provenance={**same.provenance, "members": []}))

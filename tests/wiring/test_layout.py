@@ -71,7 +71,7 @@ def test_commands_in_the_readme_name_options_that_exist():
     from sce.config import HeadsetConfig, ScoreConfig, TrainConfig
 
     schemas = {"train": TrainConfig, "score": ScoreConfig, "headset": HeadsetConfig}
-    text = README.replace("\\\n", " ")
+    text = README.replace("\\\n", " ").replace("$seed", "0").replace("$cell", "real")
     commands = re.findall(r"^ *python -m sce\.(\w+)(.*)$", text, re.MULTILINE)
     assert len(commands) >= 8
     for command, rest in commands:
