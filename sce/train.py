@@ -252,7 +252,7 @@ def _quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         "`is_gradient_checkpointing` is deprecated",  # PEFT's call into transformers
-        "`isinstance(treespec, LeafSpec)` is deprecated",  # Lightning's call into torch
+        r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's call into torch
         "The '.*_dataloader' does not have many workers",  # examples are encoded beforehand
         "Checkpoint directory .* exists and is not empty",  # a resumed run's own
         "You are using a CUDA device .* that has Tensor Cores",
