@@ -228,15 +228,22 @@ def _what_runs(config: TrainConfig, parts: "Parts", known: "RunFacts") -> list[s
     lines.append(f"attention  {parts.attention.backend} ({parts.attention.reason})")
     for name, split in parts.splits.items():
         cell = ", ".join(split.cell)
-        origin = getattr(config.data, name).path or (
-            "sample" if split.cell == ("real", "real") else "generated"
-        )
+        origin = "invented facts" if split.cell != ("real", "real") else _origin(config, name)
         lines.append(
             f"{name:<10} {len(split.encoded)} examples ({cell}) from {origin}, prompts of up to "
             f"{split.max_prompt_tokens} tokens"
         )
     lines.append("shared     no question, document or title between the splits (checked)")
     return [*lines, *context_warnings(parts), *known.warnings]
+
+
+def _origin(config: TrainConfig, name: str) -> str:
+    """Where a split's questions come from: its own path, a share of another's, or the sample."""
+    paths = {split: getattr(config.data, split).path for split in ("train", "val", "reference")}
+    owner = next((split for split, path in paths.items() if path), None)
+    if paths[name] or owner is None:
+        return paths[name] or "the sample"
+    return f"a share of {paths[owner]}"
 
 
 def _plain(config: TrainConfig) -> dict[str, Any]:

@@ -233,6 +233,18 @@ def test_validations_keep_to_optimiser_steps_when_epochs_do_not_divide(tiny_fold
     assert [row["step"] for row in read_jsonl(run_dir / "records.jsonl")] == [0, 3, 6, 7]
 
 
+def test_the_log_says_where_each_split_comes_from(tiny_folder, tmp_path):
+    path = write_jsonl(tmp_path / "q.jsonl", [from_nq_like(make(n)) for n in range(60)])
+    run_dir = run_train(tiny_folder, f"data.train.path={path}", "trainer.max_steps=1")
+    log = (run_dir / "log.txt").read_text()
+    assert f"examples (real, real) from {path}" in log
+    assert f"examples (real, real) from a share of {path}" in log
+    run_dir = run_train(tiny_folder, "data.concept=low", "trainer.max_steps=1")
+    log = (run_dir / "log.txt").read_text()
+    assert "examples (low, low) from invented facts" in log
+    assert "examples (real, real) from the sample" in log
+
+
 def test_two_runs_in_one_process_have_a_folder_each(tiny_folder):
     folders = [run_train(tiny_folder, "trainer.max_steps=1", f"seed={seed}") for seed in (0, 1)]
     assert [folder.name for folder in folders] == ["mdqa-high-high-seed0", "mdqa-high-high-seed1"]
