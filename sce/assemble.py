@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,8 +12,11 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from sce.config import RunConfig
-from sce.data.build import Split, build_splits
+from sce.data.build import build_missing, open_splits
 from sce.data.encode import Encoder
+from sce.data.plan import Plan, plan_splits
+from sce.data.table import Split
+from sce.data_options import MAX_NEW_TOKENS
 from sce.decode import DecodeSettings
 from sce.errors import InputError
 from sce.heads import SCORERS
@@ -31,13 +35,18 @@ class Parts:
     attention: attention.Choice
     tokenizer: PreTrainedTokenizerBase
     encoder: Encoder
-    splits: dict[str, Split]
+    plan: Plan
     own_rope_theta: float | None
     max_positions: int | None
     window: int | None
     """Tokens that a sliding-window model attends to; None: all."""
     shape: tuple[int, int]
     """(layers, query heads a layer)."""
+
+    @cached_property
+    def splits(self) -> dict[str, Split]:
+        """The planned splits, mapped into memory; those that were never built are built first."""
+        return open_splits(build_missing(self.plan, self.encoder))
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """An answer's text."""
@@ -47,11 +56,11 @@ class Parts:
 def assemble(
     config: RunConfig, names: Iterable[str], *, on_gpu: bool, adapter: Path | None = None
 ) -> Parts:
-    """Check what was asked for, then find the model and build the named splits.
+    """Check what was asked for, then find the model and plan the named splits.
 
     Args:
         config: of the run.
-        names: the splits to build.
+        names: the splits to plan.
         on_gpu: whether the model will run on a GPU.
         adapter: folder of an adapter that the model will carry.
 
@@ -76,7 +85,7 @@ def assemble(
         rope.set_rope_theta(own, config.model.rope_theta)  # raises with the reason
     tokenizer = build.load_tokenizer(source)
     encoder = Encoder(tokenizer)
-    splits = build_splits(config.data, encoder, config.seed, names)
+    plan = plan_splits(config.data, encoder, config.seed, names)
     text = own.get_text_config()
     return Parts(
         config=config,
@@ -84,7 +93,7 @@ def assemble(
         attention=choice,
         tokenizer=tokenizer,
         encoder=encoder,
-        splits=splits,
+        plan=plan,
         own_rope_theta=theta,
         max_positions=getattr(text, "max_position_embeddings", None),
         window=build.sliding_window(own),
@@ -102,7 +111,7 @@ def settings(
         ids = range(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
         canonical = canonical_ids(parts.tokenizer.batch_decode([[i] for i in ids]))
     return DecodeSettings(
-        max_new_tokens=config.max_new_tokens,
+        max_new_tokens=config.max_new_tokens or MAX_NEW_TOKENS[config.data.task],
         end_ids=frozenset(build.end_token_ids(model)),
         scorers=scorers,
         modes=modes,
@@ -146,7 +155,7 @@ def facts(parts: Parts, *, run: str, run_dir: Path, study: str | None = None) ->
         train_sha256=_identity(splits, "train"),
         eval_sha256=_identity(splits, "val"),
         reference_sha256=_identity(splits, "reference"),
-        prompt_sha256=parts.encoder.prompt_sha256,
+        prompt_sha256=parts.encoder.prompt_sha256(config.data.task),
         weights_sha256=parts.source.sha256,
         scorer=config.scorer.name,
         mode=config.mode,
@@ -156,6 +165,7 @@ def facts(parts: Parts, *, run: str, run_dir: Path, study: str | None = None) ->
         context_tokens=scored.max_prompt_tokens,
         shape=parts.shape,
         study=study,
+        mix=config.data.mix_text,
         rope={
             "theta": config.model.rope_theta or parts.own_rope_theta,
             "was": parts.own_rope_theta,
@@ -185,10 +195,12 @@ def context_warnings(parts: Parts) -> list[str]:
     for name, split in parts.splits.items():
         if parts.window is None:
             break
-        far = sum(len(e.prompt_ids) - int(e.evidence.max()) > parts.window for e in split.encoded)
+        # By the first evidence token: with several needles the farthest counts.
+        lengths = split.column("length")
+        far = int(((1 - split.column("depth")) * lengths > parts.window).sum())
         if far:
             warnings.append(
-                f"{name}: the evidence of {far} of {len(split.encoded)} examples lies beyond the "
+                f"{name}: evidence of {far} of {len(lengths)} examples lies beyond the "
                 f"model's window of {parts.window} tokens; there every head scores 0 by structure"
             )
     return warnings

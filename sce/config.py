@@ -1,30 +1,22 @@
-"""The root configuration of every entry point, checks across parts, and errors in one line.
+"""The root configuration of every entry point, and checks across parts.
 
-Only this file and the entry points know Hydra. Imports neither torch nor Lightning, so that
-`--help` and a typo answer at once.
+Only this file, sce.one_line and the entry points know Hydra. Imports neither torch nor Lightning,
+so that `--help` and a typo answer at once.
 """
 
-import dataclasses
-import difflib
-import functools
 import importlib.util
-import os
 import re
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from sce.data_options import DataOptions
 from sce.errors import InputError
 from sce.options import (
     BatchOptions,
-    DataOptions,
     LoggerOptions,
     LoraOptions,
     ModelOptions,
@@ -81,8 +73,8 @@ class RunConfig:
     """Where answers come from while heads are scored: teacher_forced (gold answers) or greedy."""
     match: str = "exact"
     """When a token in the context counts as the token emitted: exact ids, or surface text."""
-    max_new_tokens: int = 16
-    """Greedy tokens an answer at most."""
+    max_new_tokens: int | None = None
+    """Greedy tokens an answer at most; None: as many as the task's answers take."""
     attention: str = "auto"
     """auto, sdpa, flash_attention_2, flash_attention_3 or eager."""
     seed: int = 0
@@ -93,7 +85,8 @@ class RunConfig:
         require_in("mode", self.mode, MODES)
         require_in("match", self.match, MATCHES)
         require(self.seed >= 0, f"seed must be >= 0, got {self.seed}")
-        require(self.max_new_tokens >= 1, f"max_new_tokens must be >= 1, got {self.max_new_tokens}")
+        most = self.max_new_tokens
+        require(most is None or most >= 1, f"max_new_tokens must be >= 1, got {most}")
 
 
 @dataclass
@@ -173,6 +166,84 @@ class HeadsetConfig:
         )
 
 
+@dataclass
+class WriteConfig:
+    """python -m sce.write."""
+
+    llm: str = ""
+    """The model's name, as the server knows it."""
+    base_url: str = "http://localhost:8000/v1"
+    """Root of an OpenAI-compatible API."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key; where it is unset, "none" is sent."""
+    num_documents: int = 100
+    seed: int = 0
+    words: int = 100
+    """Words a document is asked to have, about."""
+    min_words: int | None = None
+    """Words a document must have; None: half of `words`."""
+    max_words: int | None = None
+    """Words a document may have; None: twice `words`."""
+    attempts: int = 4
+    """Answers looked at for one document at most; at temperature 0 they are all alike."""
+    temperature: float | None = 0.8
+    """None here and below: not sent, so the server's own."""
+    top_p: float | None = None
+    max_tokens: int | None = 1024
+    """Tokens of an answer at most."""
+    extra_body: dict[str, Any] = field(default_factory=dict)
+    """More fields of the request, for servers that know more."""
+    concurrency: int = 4
+    """Requests under way at once at most."""
+    timeout_seconds: float = 120.0
+    """Of one request."""
+    max_retries: int = 5
+    """Times a request is sent again when it fails, with back-off."""
+    price_input: float | None = None
+    """Price of a million prompt tokens; None: cost is not shown."""
+    price_output: float | None = None
+    """Price of a million answer tokens."""
+    cache: str = "runs/write-cache"
+    """Folder of all answers so far: what is in it is not asked again."""
+    out: str = "written.jsonl"
+    """Example JSONL, gzipped where the name ends in .gz."""
+    overwrite: bool = False
+    """Replace `out` where it exists."""
+    debug: bool = False
+
+    def __post_init__(self) -> None:
+        require(bool(self.llm), "llm=NAME: name the model, as the server knows it")
+        require(
+            re.match(r"https?://[^/@\s]+(/[^@\s]*)?$", self.base_url) is not None,
+            "base_url must look like http://HOST:PORT/v1, without a name or password in it",
+        )
+        # Whoever puts the key itself here must not find it in an error message.
+        require(
+            re.fullmatch(r"[A-Za-z_]\w*", self.api_key_env, re.ASCII) is not None,
+            "api_key_env must be the name of an environment variable, not the key",
+        )
+        for name in ("num_documents", "words", "attempts", "concurrency", "max_tokens"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"{name} must be >= 1, got {value}")
+        for name in ("seed", "max_retries", "temperature", "price_input", "price_output"):
+            value = getattr(self, name)
+            require(value is None or value >= 0, f"{name} must be >= 0, got {value}")
+        require(
+            self.timeout_seconds > 0, f"timeout_seconds must be > 0, got {self.timeout_seconds}"
+        )
+        low, high = self.word_limits()
+        require(1 <= low <= high, f"min_words..max_words must be a range, got {low}..{high}")
+        require(
+            (self.price_input is None) == (self.price_output is None),
+            "price_input and price_output: give both or neither",
+        )
+
+    def word_limits(self) -> tuple[int, int]:
+        """Words a document must and may have."""
+        low = (self.words + 1) // 2 if self.min_words is None else self.min_words
+        return low, 2 * self.words if self.max_words is None else self.max_words
+
+
 Schema = TypeVar("Schema")
 
 
@@ -183,6 +254,7 @@ def register() -> None:
         "train_schema": TrainConfig,
         "score_schema": ScoreConfig,
         "headset_schema": HeadsetConfig,
+        "write_schema": WriteConfig,
     }.items():
         store.store(name=name, node=node)
     OmegaConf.register_new_resolver("sce_conf", lambda path: str(CONF / path), replace=True)
@@ -213,83 +285,3 @@ def check_callbacks_package() -> None:
             f"the package `callbacks` is found at {found}, not at {expected}; run from another "
             "folder, or use the command sce-train"
         )
-
-
-def run(main: Callable[[], Any]) -> None:
-    """Run an entry point under `one_line_errors`: for what goes wrong before its body runs."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
-    one_line_errors(main)()
-
-
-def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The user's errors in one line with exit code 2; bugs keep their traceback and give 1.
-
-    Stands under `hydra.main` too, since Hydra adds a line of its own to whatever leaves a job.
-    """
-
-    @functools.wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except BrokenPipeError:
-            # The reader of our output (| head) has gone.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
-        except Exception as error:
-            message = _user_message(error)
-            if message is None or any(a.lower() == "debug=true" for a in sys.argv[1:]):
-                raise
-            sys.stderr.write(f"sce: {message}\n")
-            sys.exit(2)
-
-    return wrapped
-
-
-def _user_message(error: BaseException) -> str | None:
-    """One line for an error that is the user's; None for a bug."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, InputError):
-            return " ".join(str(cause).split())
-        cause = cause.__cause__ or cause.__context__
-    if isinstance(error, (HydraException, OmegaConfBaseException)):
-        return _one_line(error)
-    return None
-
-
-def _one_line(error: HydraException | OmegaConfBaseException) -> str:
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-        if re.search(r"Key '.*' (not in|is not in)|not in struct", str(cause)):
-            return _unknown_key(cause)
-        return f"{cause.full_key}: {str(cause).splitlines()[0]}"
-    option = re.search(
-        r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']+':\n((?:\t.*\n)+)",
-        str(error),
-    )
-    if option:
-        options = option[3].split()
-        near = _nearest(option[2], options)
-        hint = f"did you mean '{near}'? " if near else ""
-        return f"{option[1]}={option[2]}: no such option; {hint}choose from: {', '.join(options)}"
-    lines = [line.strip() for line in str(error).splitlines()]
-    return "; ".join(
-        li for li in lines if li and not li.startswith(("See https", "full_key", "Set the"))
-    )
-
-
-def _unknown_key(cause: OmegaConfBaseException) -> str:
-    kind, parent = cause.object_type, cause.parent_node
-    if dataclasses.is_dataclass(kind):
-        keys = [f.name for f in dataclasses.fields(kind)]
-    else:
-        keys = [str(key) for key in parent] if isinstance(parent, DictConfig) else []
-    head, _, leaf = str(cause.full_key).rpartition(".")
-    near = _nearest(leaf, keys)
-    if near:
-        return f"unknown key '{cause.full_key}'; did you mean '{f'{head}.' if head else ''}{near}'?"
-    return f"unknown key '{cause.full_key}'; keys here: {', '.join(sorted(keys))}"
-
-
-def _nearest(word: str, words: list[str]) -> str | None:
-    return next(iter(difflib.get_close_matches(word, words, 1, 0.5)), None)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig
 
-from sce.config import CONF, HeadsetConfig, one_line_errors, register, run, typed
+from sce.config import CONF, HeadsetConfig, register, typed
 from sce.errors import InputError
+from sce.one_line import one_line_errors, run
 
 if TYPE_CHECKING:
     from sce.records import HeadScores

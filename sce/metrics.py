@@ -1,7 +1,8 @@
-"""Answer metrics as torchmetrics: token F1 and exact match, best over aliases.
+"""Answer metrics as torchmetrics: token F1 and exact match, best over aliases, and citations.
 
-SQuAD's definitions (Rajpurkar et al. 2016, evaluate-v1.1). `compute` returns one value an example,
-so that intervals and paired comparisons can be made of them; the metric proper is their mean.
+SQuAD's definitions for answers (Rajpurkar et al. 2016, evaluate-v1.1), and for citations those of
+Summary of a Haystack (Laban et al. 2024, utils_eval.py). `compute` returns one value an example, so
+that intervals and paired comparisons can be made of them; the metric proper is their mean.
 """
 
 import re
@@ -15,6 +16,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
+_CITED = re.compile(r"\[([\d, ]+)\]")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -42,14 +44,53 @@ def _f1(prediction: list[str], answer: list[str]) -> float:
     return 2 * shared / (len(prediction) + len(answer))
 
 
-class _PerExample(Metric):
-    """Keeps one value an example, gathered over ranks."""
+def citations(text: str) -> set[str]:
+    """The numbers in brackets, [2] or [2, 5], as SummHay's scorer finds them."""
+    listed = [number for group in _CITED.findall(text) for number in group.split(",")]
+    return {str(int(number)) for number in listed if number.strip().isdigit()}
+
+
+def citation_precision(prediction: str, labels: Sequence[str]) -> float:
+    """Share of the cited documents that are to be cited, 0 where none is cited."""
+    cited = citations(prediction)
+    return len(cited & set(labels)) / len(cited) if cited else 0.0
+
+
+def citation_recall(prediction: str, labels: Sequence[str]) -> float:
+    """Share of the documents to be cited that are."""
+    return len(citations(prediction) & set(labels)) / len(set(labels)) if labels else 0.0
+
+
+def citation_f1(prediction: str, labels: Sequence[str]) -> float:
+    """Harmonic mean of citation precision and recall."""
+    precision, recall = (m(prediction, labels) for m in (citation_precision, citation_recall))
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def citation_match(prediction: str, labels: Sequence[str]) -> float:
+    """1 if just the documents to be cited are, else 0."""
+    return float(citations(prediction) == set(labels))
+
+
+Measure = Callable[[str, Sequence[str]], float]
+_ANSWER: dict[str, Measure] = {"f1": f1, "exact_match": exact_match}
+_CITATION: dict[str, Measure] = {
+    "f1": citation_f1,
+    "exact_match": citation_match,
+    "citation_precision": citation_precision,
+    "citation_recall": citation_recall,
+}
+
+
+class PerExample(Metric):
+    """One value an example, gathered over ranks."""
 
     full_state_update = False
     higher_is_better = True
     values: list[Tensor]
 
-    def __init__(self, measure: Callable[[str, Sequence[str]], float], *, sync: bool) -> None:
+    def __init__(self, measure: Measure, *, sync: bool = True) -> None:
+        """Take what measures a prediction against answers or labels, 0..1."""
         super().__init__(sync_on_compute=sync)
         self._measure = measure
         self.add_state("values", default=[], dist_reduce_fx="cat")
@@ -66,15 +107,7 @@ class _PerExample(Metric):
         return self.values
 
 
-class TokenF1(_PerExample):
-    """Word-level F1."""
-
-    def __init__(self, *, sync: bool = True) -> None:
-        super().__init__(f1, sync=sync)
-
-
-class ExactMatch(_PerExample):
-    """Exact match after normalisation."""
-
-    def __init__(self, *, sync: bool = True) -> None:
-        super().__init__(exact_match, sync=sync)
+def metrics_for(task: str, *, sync: bool = True) -> dict[str, PerExample]:
+    """The metrics of a task by name: f1 and exact_match, and more for citations."""
+    measures = _CITATION if task == "summhay" else _ANSWER
+    return {name: PerExample(measure, sync=sync) for name, measure in measures.items()}

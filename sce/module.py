@@ -8,7 +8,7 @@ nor unequal answers nor the number of devices changes what is optimised.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import lightning as L
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from sce.data.batch import IGNORE, Batch
 from sce.data.datamodule import REFERENCE, VAL
 from sce.decode import DecodeSettings, Outcome, decode
-from sce.metrics import ExactMatch, TokenF1
+from sce.metrics import metrics_for
 from sce.options import OptimizerOptions
 from sce.records import RunFacts
 
@@ -33,6 +33,8 @@ class Prediction:
     text: str
     f1: float
     exact_match: float
+    more: Mapping[str, float] = field(default_factory=dict)
+    """Further metrics of the task, by name."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class SceModule(L.LightningModule):
         self.optimizer_options, self.settings, self.facts = optimizer, settings, facts
         self.net: nn.Module | None = None
         # Fed with what has been gathered from all ranks, so there is nothing left to synchronise.
-        self.token_f1, self.exact = TokenF1(sync=False), ExactMatch(sync=False)
+        self.metrics = metrics_for(facts.task, sync=False)
         self._outcomes: tuple[list[Outcome], list[Outcome]] = ([], [])
         self._labels, self._loss = 0, torch.zeros(())
         self.logger_id: str | None = None
@@ -233,13 +235,8 @@ class SceModule(L.LightningModule):
             scores={key: np.stack([row[1][key].numpy() for row in reference]) for key in keys},
         )
         self.last_validation = validation
-        self.hand_on(
-            {
-                "val/f1": float(validation.f1.mean()),
-                "val/exact_match": float(np.mean([p.exact_match for p in validation.predictions])),
-                "val/answer_nll": validation.answer_nll,
-            }
-        )
+        means = {f"val/{name}": float(m.compute().mean()) for name, m in self.metrics.items()}
+        self.hand_on({**means, "val/answer_nll": validation.answer_nll})
 
     def _answer(self, outcome: Outcome) -> _Answer:
         text = self._detokenize(outcome.answer_ids)
@@ -247,15 +244,17 @@ class SceModule(L.LightningModule):
         return _Answer(example.id, text, example.answers, outcome.nll, outcome.num_labels)
 
     def _measured(self, answers: Sequence[_Answer]) -> tuple[Prediction, ...]:
-        """F1 and exact match of all ranks' answers; every rank measures them all."""
-        for metric in (self.token_f1, self.exact):
+        """The task's metrics of all ranks' answers; every rank measures them all."""
+        columns = {}
+        for name, metric in self.metrics.items():
             metric.reset()
             for answer in answers:
                 metric.update(answer.text, answer.answers)
-        f1, exact = (m.compute().flatten().tolist() for m in (self.token_f1, self.exact))
+            columns[name] = metric.compute().flatten().tolist()
+        f1, exact = columns.pop("f1"), columns.pop("exact_match")
         return tuple(
-            Prediction(answer.id, answer.text, f1[index], exact[index])
-            for index, answer in enumerate(answers)
+            Prediction(a.id, a.text, f1[n], exact[n], {name: c[n] for name, c in columns.items()})
+            for n, a in enumerate(answers)
         )
 
     def _gather(self, split: int, row: Callable[[Outcome], Any]) -> list[Any]:

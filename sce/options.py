@@ -8,16 +8,12 @@ from dataclasses import dataclass, field
 
 from sce.errors import InputError
 
-CONCEPTS = ("real", "high", "low", "symbolic")
+TASKS = ("mdqa", "musique", "summhay", "needle")
+FORMATS = ("auto", "example", "nq", "musique", "summhay", "needle")
+LOW = ("low", "low_template", "low_entity")
+CONCEPTS = ("real", "limited", "high", *LOW, "symbolic")
 CONTEXTS = ("real", "high", "low", "symbolic")
-# The cells of the grid that can be built: (concept expression, context diversity).
-CELLS = (
-    ("real", "real"),
-    ("high", "high"),
-    ("low", "high"),
-    ("low", "low"),
-    ("symbolic", "symbolic"),
-)
+LIMITS = ("who", "when", "where")
 
 
 def require(condition: bool, message: str) -> None:
@@ -73,86 +69,6 @@ class LoraOptions:
         require_in("lora.name", self.name, ("attention",))
         require(self.r >= 1, f"lora.r must be >= 1, got {self.r}")
         require(0 <= self.dropout < 1, f"lora.dropout must lie in [0, 1), got {self.dropout}")
-
-
-@dataclass
-class SplitOptions:
-    """One split: where its real questions come from and which cell of the grid it shows."""
-
-    path: str | None = None
-    """File, folder or `hf:NAME:SPLIT`; None takes this split from the embedded sample or, where
-    another split names a path, from that path's own questions, split by document."""
-    concept: str | None = None
-    """Concept expression; None is the task's default (training: `data.concept`, others: real)."""
-    context: str | None = None
-    """Context diversity; None is the task's default (training: `data.context`, others: real)."""
-
-
-@dataclass
-class DataOptions:
-    """The task, its splits and the size of a context."""
-
-    task: str = "mdqa"
-    format: str = "auto"
-    """How rows are read: example, nq, or auto (guessed from the first row)."""
-    concept: str | None = None
-    """Concept expression of the training split; None: real where data.train.path names questions to
-    train on, else high."""
-    context: str | None = None
-    """Context diversity of the training split; None: as for `concept`."""
-    train: SplitOptions = field(default_factory=SplitOptions)
-    val: SplitOptions = field(default_factory=SplitOptions)
-    reference: SplitOptions = field(default_factory=SplitOptions)
-    num_documents: int | None = 3
-    """Documents in a context at most; None: no limit of this sort."""
-    context_tokens: int | None = None
-    """Prompt tokens at most, counted by the model's own tokenizer; None: no limit of this sort."""
-    distractors: str = "random"
-    """Where a question's own documents do not fill the context: `random` or `bm25`, drawn from the
-    other questions' documents of the same split, never one that holds an answer."""
-    shuffle_documents: bool = True
-    """Put the documents in an order drawn from (seed, example); False keeps the file's order."""
-    num_train: int | None = None
-    """Training examples; None: as many as the real split has, whatever the cell (matched sizes)."""
-    num_val: int | None = 24
-    """Validation examples at most; None: all of the split."""
-    num_reference: int | None = 32
-    """Reference examples at most; None: all of the split."""
-    eval_seed: int = 0
-    """Seed of the validation and reference contexts, the same for every run whatever its `seed`."""
-
-    def __post_init__(self) -> None:
-        require_in("data.task", self.task, ("mdqa",))
-        require_in("data.format", self.format, ("auto", "example", "nq"))
-        require_in("data.distractors", self.distractors, ("random", "bm25"))
-        for name in ("num_documents", "context_tokens", "num_train", "num_val", "num_reference"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"data.{name} must be >= 1, got {value}")
-        for split in ("train", "val", "reference"):
-            check_cell(f"data.{split}", *self.cell(split))
-
-    def cell(self, split: str) -> tuple[str, str]:
-        """(concept, context) of a split: `data.concept` speaks of the training data alone.
-
-        Where only one of the two is given, the other is the same.
-        """
-        options: SplitOptions = getattr(self, split)
-        concept, context = options.concept, options.context
-        if split == "train":
-            concept, context = concept or self.concept, context or self.context
-        default = "high" if split == "train" and self.train.path is None else "real"
-        return concept or context or default, context or concept or default
-
-
-def check_cell(where: str, concept: str, context: str) -> None:
-    """Refuse a (concept, context) pair that is not a cell of the grid, with the reason."""
-    require_in(f"{where}.concept", concept, CONCEPTS)
-    require_in(f"{where}.context", context, CONTEXTS)
-    cells = ", ".join(f"({a}, {b})" for a, b in CELLS)
-    require(
-        (concept, context) in CELLS,
-        f"{where}: there is no cell (concept={concept}, context={context}); choose from {cells}",
-    )
 
 
 @dataclass

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig
 
-from sce.config import CONF, MODES, ScoreConfig, one_line_errors, register, run, typed
+from sce.config import CONF, MODES, ScoreConfig, register, typed
 from sce.errors import InputError
+from sce.one_line import one_line_errors, run
 
 if TYPE_CHECKING:
     from sce.assemble import Parts

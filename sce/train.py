@@ -11,23 +11,17 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from sce.config import (
-    CONF,
-    TrainConfig,
-    check_callbacks_package,
-    one_line_errors,
-    register,
-    run,
-    typed,
-)
+from sce.config import CONF, TrainConfig, check_callbacks_package, register, typed
 from sce.errors import InputError
 from sce.logger import is_rank_zero
+from sce.one_line import one_line_errors, run
 from sce.run_dir import CHECKPOINT, choose_run_dir, opened
 
 if TYPE_CHECKING:
     import lightning as L
 
     from sce.assemble import Parts
+    from sce.data.datamodule import SplitsDataModule
     from sce.module import SceModule
     from sce.records import RunFacts
 
@@ -60,11 +54,14 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
     _quiet_libraries()
 
     from sce.assemble import assemble, facts
-    from sce.data.build import SPLITS
+    from sce.data.datamodule import SplitsDataModule
+    from sce.data_options import SPLITS
 
     _log.info("loading model and data ...")
     L.seed_everything(config.seed, workers=True, verbose=False)
     parts = assemble(config, SPLITS, on_gpu=_on_gpu(config))
+    data = SplitsDataModule(parts.plan, parts.encoder, config.batch, config.seed)
+    data.prepare_data()
     name = config.name or "-".join((config.data.task, *config.data.cell("train")))
     run_dir = choose_run_dir(config.run_dir, name=name, seed=config.seed, resume=config.resume)
     known = facts(parts, run=run_dir.name, run_dir=run_dir, study=config.study)
@@ -75,7 +72,7 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
     with opened(run_dir, config_yaml, resume=config.resume):
         for line in _what_runs(config, parts, known):
             _log.info(line)
-        _fit(config, parts, module, trainer, resumed)
+        _fit(config, data, module, trainer, resumed)
     return run_dir
 
 
@@ -106,13 +103,12 @@ def _module(config: TrainConfig, parts: "Parts", known: "RunFacts") -> "SceModul
 
 def _fit(
     config: TrainConfig,
-    parts: "Parts",
+    data: "SplitsDataModule",
     module: "SceModule",
     trainer: "L.Trainer",
     resumed: dict[str, Any] | None,
 ) -> None:
     """Step 0, training, the last step, and the table."""
-    from sce.data.datamodule import SplitsDataModule
     from sce.logger import make_logger, run_id
     from sce.records import drop_rows_after
     from sce.report import final_table
@@ -132,7 +128,6 @@ def _fit(
     module.logger_id = run_id(run_logger)
     exit_code = 1
     try:
-        data = SplitsDataModule(parts.splits, config.batch, config.seed)
         if resumed is None:
             trainer.validate(module, data, verbose=False)
             trainer.fit(module, data)
@@ -227,23 +222,18 @@ def _what_runs(config: TrainConfig, parts: "Parts", known: "RunFacts") -> list[s
         lines.append(f"           {config.model.note}")
     lines.append(f"attention  {parts.attention.backend} ({parts.attention.reason})")
     for name, split in parts.splits.items():
-        cell = ", ".join(split.cell)
-        origin = "invented facts" if split.cell != ("real", "real") else _origin(config, name)
         lines.append(
-            f"{name:<10} {len(split.encoded)} examples ({cell}) from {origin}, prompts of up to "
-            f"{split.max_prompt_tokens} tokens"
+            f"{name:<10} {split.card['num_examples']:,} examples "
+            f"({split.card['mix'] or ', '.join(split.cell)}) from {split.card['source']}, prompts "
+            f"of up to {split.max_prompt_tokens:,} tokens"
         )
-    lines.append("shared     no question, document or title between the splits (checked)")
+    lines.append(f"shared     {parts.plan.overlap}")
+    for path, source in parts.plan.sources.items():
+        if source.skipped:
+            lines.append(
+                f"skipped    {len(source.skipped)} rows of {path}, first: {source.skipped[0]}"
+            )
     return [*lines, *context_warnings(parts), *known.warnings]
-
-
-def _origin(config: TrainConfig, name: str) -> str:
-    """Where a split's questions come from: its own path, a share of another's, or the sample."""
-    paths = {split: getattr(config.data, split).path for split in ("train", "val", "reference")}
-    owner = next((split for split, path in paths.items() if path), None)
-    if paths[name] or owner is None:
-        return paths[name] or "the sample"
-    return f"a share of {paths[owner]}"
 
 
 def _plain(config: TrainConfig) -> dict[str, Any]:

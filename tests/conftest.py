@@ -40,6 +40,18 @@ def pytest_runtest_makereport(item, call):
             report.longrepr = f"skipped, and not in tests/allowed_skips.txt: {report.longrepr}"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def data_cache(tmp_path_factory):
+    """Built data goes to a folder of its own, so that no test finds what another run left."""
+    from sce.data import build
+
+    patch = pytest.MonkeyPatch()
+    folder = tmp_path_factory.mktemp("cache")
+    patch.setattr(build, "cache_folder", lambda: folder)
+    yield folder
+    patch.undo()
+
+
 @pytest.fixture(scope="session")
 def nq_file() -> Path:
     """Two thousand real Natural Questions with their gold paragraphs."""

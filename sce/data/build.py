@@ -1,172 +1,204 @@
-"""From data options to encoded splits: the grid's cells are made here, expression x haystack.
+"""Build what a plan says, once: under a lock, in several processes, into the cache or a folder.
 
-    source -> questions --+-> split by document -> haystack(real) --+
-                          |                                         +-> compose -> encode -> Split
-    expression -> needle -+-> haystack(high, low, symbolic) --------+
-
-Example i of a split depends on (seed, i) alone.
+The folder's name is the hash of everything that decides its content: options, seed, sources,
+tokenizer, prompt and this package's data code. Whoever asks for the same data finds it there.
 """
 
 import hashlib
 import json
-import zlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import logging
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.random import Generator
+from filelock import FileLock
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sce.data.compose import Limits, compose
-from sce.data.encode import Encoded, Encoder
-from sce.data.example import Example
-from sce.data.expressions import EXPRESSIONS
-from sce.data.haystacks import HAYSTACKS, RealHaystack
-from sce.data.sources import read_questions
-from sce.data.splits import check_disjoint, gold_documents, split_by_document
+from sce.cache import cache_folder
+from sce.data import card as cards
+from sce.data.encode import Encoder
+from sce.data.plan import Plan
+from sce.data.recipe import Recipe
+from sce.data.table import CARD, SHARD, Split, finish, num_shards, read_split, write_shard
 from sce.errors import InputError
-from sce.options import DataOptions
 
-SPLITS = ("train", "val", "reference")
-SAMPLE = Path(__file__).parent / "sample"
-# How one source is shared out among the splits that name none of their own.
-_SHARES = {"train": 0.6, "val": 0.2, "reference": 0.2}
+_log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Split:
-    """The encoded examples of one split, and what they are."""
-
-    name: str
-    cell: tuple[str, str]
-    examples: tuple[Example, ...]
-    encoded: tuple[Encoded, ...]
-
-    @property
-    def sha256(self) -> str:
-        """Identity of the composed examples, text and order."""
-        digest = hashlib.sha256()
-        for example in self.examples:
-            digest.update(json.dumps(example.to_json(), sort_keys=True).encode())
-        return digest.hexdigest()
-
-    @property
-    def max_prompt_tokens(self) -> int:
-        """Length of the longest prompt."""
-        return max(len(encoded.prompt_ids) for encoded in self.encoded)
-
-
-def build_splits(
-    options: DataOptions, encoder: Encoder, seed: int, names: Iterable[str] = SPLITS
-) -> dict[str, Split]:
-    """Build the named splits.
+def build_missing(plan: Plan, encoder: Encoder, *, folder: Path | None = None) -> dict[str, Path]:
+    """Build the splits of a plan that are not there yet.
 
     Args:
-        options: what they are made of.
-        encoder: tokenizes and counts.
-        seed: of the training split; the others use `options.eval_seed`.
-        names: the splits to build; whichever they are, all three are checked to share nothing.
+        plan: what to build.
+        encoder: the one the plan was made with.
+        folder: where to put them, each in a folder of its split's name; None: the cache.
+
+    Returns:
+        Split -> its folder.
 
     Raises:
-        InputError: see the parts; every message names the example, file or split.
+        InputError: an example cannot be made, or splits share something after all.
     """
-    questions = _questions(options)
-    check_disjoint(questions)
-    splits = {name: _build(name, options, questions[name], encoder, seed) for name in names}
-    check_disjoint({name: split.examples for name, split in splits.items()})
+    folders = {}
+    for name, recipe in plan.recipes.items():
+        identity = _identity(plan, recipe, encoder)
+        target = (folder / name) if folder else cache_folder() / "data" / identity
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Of several processes on a machine one builds, and the others wait and find it.
+        with FileLock(target.with_name(f"{target.name}.lock")):
+            if not (target / CARD).is_file() or read_split(target).card["identity"] != identity:
+                _build(plan, recipe, encoder, target, identity)
+        folders[name] = target
+    return folders
+
+
+def open_splits(folders: Mapping[str, Path]) -> dict[str, Split]:
+    """Built splits, mapped into memory, and checked to share nothing.
+
+    Raises:
+        InputError: a folder is not there, or two splits share a question, document or needle.
+    """
+    splits = {name: read_split(folder) for name, folder in folders.items()}
+    check_built(splits)
     return splits
 
 
-def _questions(options: DataOptions) -> dict[str, list[Example]]:
-    """The real questions of every split: each from its own path, or dealt out of another's."""
-    paths = {name: getattr(options, name).path for name in SPLITS}
-    if not any(paths.values()):
-        files = {name: SAMPLE / f"{name}.jsonl" for name in SPLITS}
-        return {name: read_questions(str(file), "nq") for name, file in files.items()}
-    owners = [name for name in SPLITS if paths[name]]
-    read = {name: read_questions(str(paths[name]), options.format) for name in owners}
-    if "train" not in owners:
-        if options.cell("train") == ("real", "real"):
-            raise InputError("data.concept=real needs questions to train on: name data.train.path")
-        # Only counted: a synthetic split is as large as the sample's.
-        read["train"] = read_questions(str(SAMPLE / "train.jsonl"), "nq")
-    missing = [name for name in SPLITS if name not in read]
-    if not missing:
-        return read
-    shares = {name: _SHARES[name] for name in (owners[0], *missing)}
-    dealt = split_by_document(read[owners[0]], shares, options.eval_seed)
-    empty = [name for name, examples in dealt.items() if not examples]
-    if empty:
-        raise InputError(
-            f"{paths[owners[0]]}: too few questions on different documents to split; "
-            f"nothing is left for data.{empty[0]}; name data.{empty[0]}.path"
-        )
-    return {**read, **dealt}
+def check_built(splits: Mapping[str, Split]) -> None:
+    """Raise `InputError` if composed examples of two splits share anything, by its hash."""
+    keys = {
+        name: (_hashes(split, "own_keys"), _hashes(split, "document_keys"))
+        for name, split in splits.items()
+    }
+    names = list(keys)
+    for first, left in enumerate(names):
+        for right in names[first + 1 :]:
+            shared = np.intersect1d(keys[left][0], keys[right][0])
+            if len(shared):
+                whose = _owner(splits[left], int(shared[0]))
+                raise InputError(
+                    f"data.{left} and data.{right} share {len(shared)} questions, needles or "
+                    f"documents, one of them with example {whose} of data.{left}"
+                )
 
 
-def _build(
-    name: str, options: DataOptions, questions: Sequence[Example], encoder: Encoder, seed: int
-) -> Split:
-    split_seed = seed if name == "train" else options.eval_seed
-    wanted = getattr(options, f"num_{name}")
-    cell = options.cell(name)
-    limits = Limits(options.num_documents, options.context_tokens)
-    if cell == ("real", "real"):
-        examples = _real(name, options, questions, encoder, split_seed)
-    else:
-        count = len(questions) if wanted is None else wanted
-        examples = [
-            _synthetic(name, cell, limits, encoder, split_seed, index) for index in range(count)
-        ]
-    encoded = tuple(encoder.encode(example) for example in examples)
-    return Split(name, cell, tuple(examples), encoded)
+def _hashes(split: Split, column: str) -> np.ndarray:
+    arrow = split.table.data.column(column).combine_chunks().flatten()
+    return np.unique(arrow.to_numpy(zero_copy_only=False))
 
 
-def _rng(seed: int, index: int, purpose: str) -> Generator:
-    return np.random.default_rng([seed, index, zlib.crc32(purpose.encode())])
+def _owner(split: Split, key: int) -> str:
+    names, keys = split.table["id"][:], split.table["own_keys"][:]
+    return next(str(name) for name, own in zip(names, keys, strict=True) if key in own)
 
 
-def _real(
-    name: str, options: DataOptions, questions: Sequence[Example], encoder: Encoder, seed: int
-) -> list[Example]:
-    wanted = getattr(options, f"num_{name}")
-    if name == "train" and wanted is not None and wanted > len(questions):
-        raise InputError(f"data.num_{name}={wanted}, but the split has {len(questions)} questions")
-    order = _rng(seed, 0, f"{name} order").permutation(len(questions))[:wanted]
-    golds = {d.text: d for question in questions for d in gold_documents(question)}
-    haystack = RealHaystack(list(golds.values()), options.distractors)
-    limits = Limits(options.num_documents, options.context_tokens)
-    examples = []
-    for index in order.tolist():
-        rng = _rng(seed, index, name)
-        extra = haystack.distractors(questions[index], rng)
-        shuffle = rng if options.shuffle_documents else None
-        examples.append(compose(questions[index], extra, limits, encoder, shuffle))
-    return examples
+def _build(plan: Plan, recipe: Recipe, encoder: Encoder, target: Path, identity: str) -> None:
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    temporary.chmod(0o755)
+    try:
+        _write_shards(recipe, encoder, temporary, plan.options.num_workers)
+        card = cards.make(plan, recipe, encoder, temporary)
+        finish(temporary, {**card, "identity": identity})
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _synthetic(
-    name: str,
-    cell: tuple[str, str],
-    limits: Limits,
-    encoder: Encoder,
-    seed: int,
-    index: int,
-) -> Example:
-    concept, context = cell
-    purpose = f"{concept} in {context}"
-    rng = _rng(seed, index, purpose if name == "train" else f"{name}: {purpose}")
-    needle = EXPRESSIONS[concept](rng)
-    document, span = HAYSTACKS[context].host(needle, rng)
-    example = Example(
-        id=f"{name}-{concept}-{context}-{seed}-{index}",
-        task="mdqa",
-        documents=(document,),
-        question=needle.question,
-        answers=(needle.answer,),
-        evidence=(span,),
-        meta={"relation": needle.relation},
+def _write_shards(recipe: Recipe, encoder: Encoder, folder: Path, workers: int | None) -> None:
+    shards = num_shards(len(recipe))
+    write = partial(write_shard, recipe, encoder, folder)
+    with _progress() as progress:
+        task = progress.add_task(f"building {recipe.split}", total=len(recipe))
+        for done in _each(write, shards, workers):
+            progress.advance(task, done)
+
+
+def _each(write: Any, shards: int, workers: int | None) -> Iterator[int]:
+    processes = min(workers or os.cpu_count() or 1, shards)
+    if processes == 1:
+        yield from map(write, range(shards))
+        return
+    # Forked, so that sources, pools and their indices are shared and not sent.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    global _WRITE
+    _WRITE = write
+    with multiprocessing.get_context("fork").Pool(processes) as pool:
+        yield from pool.imap_unordered(_in_worker, range(shards))
+
+
+_WRITE: Any = None
+
+
+def _in_worker(shard: int) -> int:
+    return _WRITE(shard)
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        transient=True,
     )
-    if not limits.any:
-        raise InputError("a synthetic context needs data.num_documents or data.context_tokens")
-    return compose(example, HAYSTACKS[context].distractors(rng), limits, encoder, rng)
+
+
+def _identity(plan: Plan, recipe: Recipe, encoder: Encoder) -> str:
+    """Hash of all that decides what a split holds."""
+    options = asdict(plan.options)
+    for name in ("num_workers", "num_train", "num_val", "num_reference", "on_bad_row"):
+        options.pop(name)
+    if recipe.split != "train":  # what only the training split is made of
+        for name in ("concept", "context", "limited", "mix", "writer", "written", "train"):
+            options.pop(name)
+        options["train"] = plan.options.train.path
+    content = {
+        "options": options,
+        "split": recipe.split,
+        "cell": recipe.cell,
+        "seed": recipe.seed,
+        "count": len(recipe),
+        "sources": {path: source_sha256(path) for path in sorted(plan.sources)},
+        "haystack": [source_sha256(path) for path in plan.options.haystack],
+        "encoder": encoder.sha256,
+        "prompt": encoder.prompt_sha256(plan.options.task),
+        "code": code_sha256(),
+        "skipped": {path: len(s.skipped) for path, s in sorted(plan.sources.items())},
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def source_sha256(path: str) -> str:
+    """Identity of a source: its bytes, or a hub's name for it."""
+    if path.startswith("hf:"):
+        return path
+    source = Path(path).expanduser()
+    files = sorted(f for f in source.rglob("*") if f.is_file()) if source.is_dir() else [source]
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+@cache
+def code_sha256() -> str:
+    """Identity of the code and texts that make examples."""
+    folder = Path(__file__).parent
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if file.suffix in (".py", ".json", ".jsonl"):
+            digest.update(f"{file.relative_to(folder)}\n".encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+__all__ = ["SHARD", "build_missing", "check_built", "code_sha256", "open_splits", "source_sha256"]

@@ -4,8 +4,8 @@ Distractors are added until a limit binds, and where something must go they go f
 evidence never do. Nothing is searched for or retried without end: what cannot fit is an error.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from numpy.random import Generator
 
@@ -28,49 +28,90 @@ class Limits:
         return self.num_documents is not None or self.context_tokens is not None
 
 
+@dataclass(frozen=True)
+class Order:
+    """How documents are put in order."""
+
+    rng: Generator | None
+    """Draws the order; None keeps what the file has."""
+    depth: float | None = None
+    """Share of the distractors that stand before the gold documents, which then stand together;
+    None: gold documents stand anywhere."""
+
+
 def compose(
-    example: Example,
-    extra: Iterator[Document],
-    limits: Limits,
-    encoder: Encoder,
-    rng: Generator | None,
+    example: Example, extra: Iterator[Document], limits: Limits, encoder: Encoder, order: Order
 ) -> Example:
     """Surround an example's gold documents with distractors and put them in order.
 
     Args:
         example: with its gold documents, and any distractors of its own, which are taken first.
-        extra: more distractors, best first. Of both, those that hold an answer are passed over: a
-            head that copied it from there would count as a miss.
+        extra: more distractors, best first; those that hold a secret of the example or are among
+            its own documents are passed over.
         limits: the size to fill up to; with no limit the example keeps its own documents.
         encoder: counts tokens.
-        rng: draws the order of the documents; None keeps gold and distractors in the given order.
+        order: of the documents.
+
+    Returns:
+        The example; its meta says how many of its own documents hold a secret (`own_leaks`).
 
     Raises:
         InputError: question and evidence alone are over a limit, or `extra` runs out below it.
     """
-    gold_ids = {span.document for span in example.evidence}
+    gold_ids = example.gold_ids
     gold = [document for document in example.documents if document.id in gold_ids]
-    own = [
-        document
-        for document in example.documents
-        if document.id not in gold_ids and not _holds_answer(document, example)
-    ]
+    own, leaks = _own(example)
     chosen = _fill(example, gold, own, extra, limits, encoder) if limits.any else own
-    # With limits, what the file put together keeps the file's order unless rng draws another.
+    # With limits, what the file put together keeps the file's order unless one is drawn.
     kept = {document.id for document in (*gold, *chosen)}
-    documents = [document for document in example.documents if document.id in kept]
-    documents += [document for document in chosen if document not in documents]
-    if rng is not None:
-        documents = [documents[int(index)] for index in rng.permutation(len(documents))]
-    composed = example.with_documents(tuple(documents))
-    while limits.context_tokens and encoder.num_prompt_tokens(composed) > limits.context_tokens:
+    listed = [document for document in example.documents if document.id in kept]
+    mine = {document.id for document in listed}
+    listed += [document for document in chosen if document.id not in mine]
+    leaking = {document.id for document in leaks}
+    num_leaks = sum(document.id in leaking for document in listed)
+    if num_leaks:
+        example = replace(example, meta={**example.meta, "own_leaks": num_leaks})
+    composed = example.with_documents(_ordered(listed, gold_ids, order))
+    while limits.context_tokens and (
+        (tokens := encoder.num_prompt_tokens(composed)) > limits.context_tokens
+    ):
         if not chosen:
-            raise _too_long(example, encoder.num_prompt_tokens(composed), limits.context_tokens)
+            raise _too_long(example, tokens, limits.context_tokens)
         dropped = chosen.pop().id
         composed = composed.with_documents(
             tuple(document for document in composed.documents if document.id != dropped)
         )
     return composed
+
+
+def _own(example: Example) -> tuple[list[Document], list[Document]]:
+    """An example's own distractors to keep, and those of them that hold a secret.
+
+    Where one hop answers the question, another document that holds the answer may be evidence that
+    nobody marked, and goes. A hop's answer elsewhere answers nothing, and MuSiQue put it there on
+    purpose: such documents stay, and are counted.
+    """
+    own = [document for document in example.documents if document.id not in example.gold_ids]
+    leaks = [document for document in own if _leaks(document, example.secrets)]
+    if example.task == "mdqa":
+        return [document for document in own if document not in leaks], []
+    return own, leaks if example.task == "musique" else []
+
+
+def _ordered(
+    documents: Sequence[Document], gold_ids: set[str], order: Order
+) -> tuple[Document, ...]:
+    if order.rng is None and order.depth is None:
+        return tuple(documents)
+    listed = list(documents)
+    if order.rng is not None:
+        listed = [listed[int(index)] for index in order.rng.permutation(len(listed))]
+    if order.depth is None:
+        return tuple(listed)
+    gold = [document for document in listed if document.id in gold_ids]
+    others = [document for document in listed if document.id not in gold_ids]
+    before = round(order.depth * len(others))
+    return (*others[:before], *gold, *others[before:])
 
 
 def _too_long(example: Example, tokens: int, limit: int) -> InputError:
@@ -104,9 +145,11 @@ def _fill(
     for document in _candidates(example, own, extra):
         if room is not None and len(chosen) >= room:
             return chosen
-        tokens += encoder.num_document_tokens(document.title, document.text)
-        if limits.context_tokens is not None and tokens > limits.context_tokens:
-            return chosen
+        if limits.context_tokens is not None:
+            number = len(gold) + len(chosen) + 1
+            tokens += encoder.num_document_tokens(document, number, example.task)
+            if tokens > limits.context_tokens:
+                return chosen
         chosen.append(document)
     if room is None or len(chosen) < room:
         wanted = f"data.num_documents={limits.num_documents}"
@@ -122,12 +165,14 @@ def _fill(
 def _candidates(
     example: Example, own: list[Document], extra: Iterator[Document]
 ) -> Iterator[Document]:
-    """The example's own distractors, then extra ones that hold no answer."""
+    """The example's own distractors, then extra ones that hold no secret."""
     yield from own
+    texts = {document.text for document in example.documents}
+    secrets = example.secrets
     for document in extra:
-        if not _holds_answer(document, example):
+        if document.text not in texts and not _leaks(document, secrets):
             yield document
 
 
-def _holds_answer(document: Document, example: Example) -> bool:
-    return holds_answer(f"{document.title} {document.text}", example.answers)
+def _leaks(document: Document, secrets: tuple[str, ...]) -> bool:
+    return bool(secrets) and holds_answer(f"{document.title} {document.text}", secrets)

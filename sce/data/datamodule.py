@@ -1,12 +1,13 @@
 """The splits as a LightningDataModule: one training loader, and validation beside reference."""
 
-from collections.abc import Mapping
-
 import lightning as L
 from torch.utils.data import DataLoader
 
-from sce.data.build import Split
+from sce.data.build import build_missing, open_splits
+from sce.data.encode import Encoder
 from sce.data.loader import ResumableLoader, eval_loader, train_loader
+from sce.data.plan import Plan
+from sce.data.table import Split
 from sce.errors import InputError
 from sce.options import BatchOptions
 
@@ -15,11 +16,22 @@ VAL, REFERENCE = 0, 1
 
 
 class SplitsDataModule(L.LightningDataModule):
-    """Serves splits that have been built; every rank holds all and takes its share."""
+    """Builds what is missing, and serves it; every rank maps all and takes its share."""
 
-    def __init__(self, splits: Mapping[str, Split], batch: BatchOptions, seed: int) -> None:
+    def __init__(self, plan: Plan, encoder: Encoder, batch: BatchOptions, seed: int) -> None:
         super().__init__()
-        self.splits, self.batch, self.seed = splits, batch, seed
+        self.plan, self.encoder = plan, encoder
+        self.batch, self.seed = batch, seed
+        self.splits: dict[str, Split] = {}
+
+    def prepare_data(self) -> None:
+        """Build the splits that no earlier run has built, with a progress bar."""
+        build_missing(self.plan, self.encoder)
+
+    def setup(self, stage: str) -> None:
+        """Map the built splits into memory; token ids are read from there, never made again."""
+        del stage
+        self.splits = self.splits or open_splits(build_missing(self.plan, self.encoder))
 
     def train_dataloader(self) -> ResumableLoader:
         """Micro-batches of this rank, in whole optimiser steps.

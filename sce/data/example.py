@@ -5,8 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sce.errors import InputError
-
-TASKS = ("mdqa",)
+from sce.options import TASKS
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,9 @@ def checked_answers(answers: Any) -> tuple[str, ...]:
 class Example:
     """One question, its documents in prompt order, and the sentences that hold the answer.
 
-    `answers` are aliases of one answer. `evidence` is in hop order. `meta` travels along unread.
+    `answers` are aliases of one answer; for `summhay`, which asks for citations, the ids of the
+    documents to cite. `evidence` is in hop order. `meta` travels along; of it only `hop_answers`
+    (answers of all hops) and `avoid` are read: no document that is added may hold one.
     """
 
     id: str
@@ -57,8 +58,35 @@ class Example:
         return [texts[span.document][span.start : span.end] for span in self.evidence]
 
     @property
+    def gold_ids(self) -> set[str]:
+        """Ids of the documents that hold evidence."""
+        return {span.document for span in self.evidence}
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no document that is added may hold: the answer, and the answers of all hops."""
+        own = () if self.task == "summhay" else self.answers
+        more = (*self.meta.get("hop_answers", ()), *self.meta.get("avoid", ()))
+        return tuple(dict.fromkeys((*own, *map(str, more))))
+
+    @property
+    def gold(self) -> tuple[str, ...]:
+        """What a prediction is measured against: aliases, or the labels of documents to cite."""
+        if self.task != "summhay":
+            return self.answers
+        cited = set(self.answers)
+        numbered = enumerate(self.documents, start=1)
+        return tuple(str(number) for number, document in numbered if document.id in cited)
+
+    @property
     def target(self) -> str:
-        """The answer that is trained and scored: the first alias verbatim in the evidence."""
+        """The answer that is trained and scored.
+
+        The first alias verbatim in the evidence; for `summhay` the printed labels of the documents
+        to cite, in prompt order, as [2, 5].
+        """
+        if self.task == "summhay":
+            return f"[{', '.join(self.gold)}]"
         evidence = self.evidence_texts()
         for answer in self.answers:
             if any(answer in text for text in evidence):
@@ -140,4 +168,9 @@ class Example:
                     f"example {self.id}: evidence {span.start}..{span.end} is outside document "
                     f"{span.document} of {len(text)} characters"
                 )
+        if self.task == "summhay" and set(self.answers) != self.gold_ids:
+            raise InputError(
+                f"example {self.id}: answers must be the ids of the documents that hold evidence, "
+                f"got {sorted(self.answers)} and {sorted(self.gold_ids)}"
+            )
         _ = self.target

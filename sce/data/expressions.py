@@ -1,114 +1,226 @@
-"""Concept expression: how a needle, its question and its answer are worded.
+"""Concept expression: how a problem's needles, question and answer are worded.
 
-An expression maps a generator to a `Needle`. Where it goes is the haystack's business
-(sce.data.haystacks): the grid of synthetic data is the product of the two.
+A style is two switches: phrasings or one template a relation, invented names or symbols. An
+expression draws a `Problem` of a task in a style; where its needles go is the haystack's business
+(sce.data.haystacks), and the grid of synthetic data is the product of the two.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
+from itertools import pairwise
 
 from numpy.random import Generator
 
 from sce.data import invented
-
-_BANK = Path(__file__).parent / "bank" / "relations.jsonl"
+from sce.data.problem import Needle, Problem
+from sce.data.relations import BRIDGES, Relation, relations
+from sce.data.summhay import citation_question
 
 
 @dataclass(frozen=True)
-class Relation:
-    """One relation between kinds of invented entities, and ways of putting it into words."""
+class Style:
+    """How facts are put into words."""
 
-    name: str
+    templated: bool
+    """One template a relation, in place of many phrasings."""
+    symbols: bool
+    """Codes such as K7QX2, in place of invented names and values."""
+
+    def entity(self, kind: str, rng: Generator) -> str:
+        """A name or value of a kind."""
+        return invented.symbol(rng) if self.symbols else invented.draw(kind, rng)
+
+    def sentences(self, fact: "Fact", count: int, rng: Generator) -> list[str]:
+        """Sentences that state a fact, each worded otherwise where there are phrasings."""
+        if self.templated:
+            return [fact.fill(fact.relation.template)] * count
+        bank = fact.relation.sentences
+        order = rng.permutation(len(bank))
+        return [fact.fill(bank[int(order[n % len(bank)])]) for n in range(count)]
+
+    def question(self, relation: Relation, subject: str, rng: Generator) -> str:
+        """A question for the object, in lower case but for names, without a question mark."""
+        if self.templated:
+            return f"what is the {relation.attribute} of {subject}"
+        return invented.pick(rng, relation.questions).replace("{s}", subject)
+
+    def phrase(self, relation: Relation, subject: str, rng: Generator) -> str:
+        """A noun phrase for the object."""
+        if self.templated:
+            return f"the {relation.attribute} of {subject}"
+        return invented.pick(rng, relation.phrases).replace("{s}", subject)
+
+    def statement(self, fact: "Fact", rng: Generator) -> str:
+        """The fact as a question quotes it."""
+        bank = (fact.relation.template,) if self.templated else fact.relation.statements
+        return fact.fill(invented.pick(rng, bank))
+
+
+STYLES = {
+    "high": Style(templated=False, symbols=False),
+    "low_template": Style(templated=True, symbols=False),
+    "low_entity": Style(templated=False, symbols=True),
+    "low": Style(templated=True, symbols=True),
+}
+
+
+@dataclass(frozen=True)
+class Fact:
+    """`object` is what `relation` says of `subject`."""
+
+    relation: Relation
     subject: str
     object: str
-    template: str
-    sentences: tuple[str, ...]
-    questions: tuple[str, ...]
+
+    @property
+    def answer(self) -> str:
+        """The object without an article, since a sentence may open with it capitalised."""
+        return self.object.removeprefix("the ")
+
+    @property
+    def title(self) -> str:
+        """The subject as a document's title."""
+        return invented.capitalize(self.subject.removeprefix("the "))
+
+    def fill(self, pattern: str) -> str:
+        """The pattern with subject and object in place."""
+        filled = pattern.replace("{s}", self.subject).replace("{o}", self.object)
+        return invented.capitalize(filled)
 
 
-@dataclass(frozen=True)
-class Needle:
-    """One fact: `sentence` states that `answer` is what `question` asks for."""
-
-    relation: str
-    kind: str
-    """Kind of the subject, so that a haystack can surround it with sentences of the same kind."""
-    subject: str
-    sentence: str
-    question: str
-    answer: str
+def _fact(relation: Relation, style: Style, rng: Generator, subject: str | None = None) -> Fact:
+    subject = subject or style.entity(relation.subject, rng)
+    return Fact(relation, subject, style.entity(relation.object, rng))
 
 
-@cache
-def relations() -> tuple[Relation, ...]:
-    """The bank's relations, in file order."""
-    return tuple(
-        Relation(
-            row["relation"],
-            row["subject"],
-            row["object"],
-            row["template"],
-            tuple(row["sentences"]),
-            tuple(row["questions"]),
-        )
-        for row in _bank_rows()
-        if "relation" in row
+def single(style: Style, count: int, rng: Generator) -> Problem:
+    """MDQA: one fact and the question for its object, in lower case like Natural Questions."""
+    del count  # always one needle
+    fact = _fact(relations()[int(rng.integers(len(relations())))], style, rng)
+    (sentence,) = style.sentences(fact, 1, rng)
+    subject = fact.subject if style.symbols else fact.subject.lower()
+    return Problem(
+        question=style.question(fact.relation, subject, rng),
+        answers=(fact.answer,),
+        needles=(Needle(fact.relation.subject, fact.title, (sentence,)),),
+        secrets=(fact.answer,),
+        meta={"relation": fact.relation.name},
     )
 
 
-@cache
-def backgrounds() -> dict[str, tuple[str, ...]]:
-    """Sentences about a subject of each kind that state none of its relations."""
-    return {
-        row["background"]: tuple(row["sentences"]) for row in _bank_rows() if "background" in row
-    }
+def chain(style: Style, count: int, rng: Generator) -> Problem:
+    """MuSiQue: `count` facts, each about the last one's object; the question names none of them."""
+    facts: list[Fact] = []
+    asked = ""
+    for hop, relation in enumerate(_path(count, rng)):
+        subject = facts[-1].object if facts else None
+        fact = _fact(relation, style, rng, subject)
+        asked = asked or fact.subject
+        last = hop == count - 1
+        put = style.question if last else style.phrase
+        asked = put(relation, asked, rng)
+        facts.append(fact)
+    needles = tuple(
+        Needle(f.relation.subject, f.title, tuple(style.sentences(f, 1, rng))) for f in facts
+    )
+    answers = tuple(fact.answer for fact in facts)
+    return Problem(
+        question=f"{invented.capitalize(asked)}?",
+        answers=answers[-1:],
+        needles=needles,
+        secrets=answers,
+        meta={"relations": [f.relation.name for f in facts], "hop_answers": list(answers)},
+    )
 
 
-def _bank_rows() -> list[dict]:
-    return [json.loads(line) for line in _BANK.read_text(encoding="utf-8").splitlines()]
+def _path(count: int, rng: Generator, path: tuple[Relation, ...] = ()) -> tuple[Relation, ...]:
+    """Different relations, each but the first about an object of the one before.
+
+    Some relations lead nowhere; then the next in the drawn order is tried. () where none fits.
+    """
+    if len(path) == count:
+        return path
+    kinds = BRIDGES[path[-1].object] if path else None
+    last = len(path) == count - 1
+    for index in rng.permutation(len(relations())):
+        relation = relations()[int(index)]
+        follows = kinds is None or relation.subject in kinds
+        if follows and relation not in path and (last or relation.object in BRIDGES):
+            found = _path(count, rng, (*path, relation))
+            if found:
+                return found
+    return ()
 
 
-def capitalize(sentence: str) -> str:
-    """The sentence with an upper-case first letter."""
-    return sentence[0].upper() + sentence[1:]
+def citation(style: Style, count: int, rng: Generator) -> Problem:
+    """SummHay: one fact stated in `count` documents; others state other facts of its subject."""
+    fact = _fact(relations()[int(rng.integers(len(relations())))], style, rng)
+    others = [r for r in relations() if r.subject == fact.relation.subject and r != fact.relation]
+    decoys = [_fact(relation, style, rng, fact.subject) for relation in others]
+    kind = fact.relation.subject
+    return Problem(
+        question=citation_question(style.statement(fact, rng)),
+        answers=(),
+        needles=tuple(Needle(kind, "", (s,)) for s in style.sentences(fact, count, rng)),
+        secrets=(fact.subject.removeprefix("the "),),
+        decoys=tuple(Needle(kind, "", (style.sentences(d, 1, rng)[0],)) for d in decoys),
+        meta={"relation": fact.relation.name},
+    )
 
 
-def _relation(rng: Generator) -> Relation:
-    return relations()[int(rng.integers(len(relations())))]
+def entry(rng: Generator) -> tuple[str, str]:
+    """A key and its value."""
+    return invented.symbol(rng), invented.symbol(rng)
 
 
-def high(rng: Generator) -> Needle:
-    """Natural prose, one of many phrasings, about invented entities."""
-    relation = _relation(rng)
-    subject, answer = invented.draw(relation.subject, rng), invented.draw(relation.object, rng)
-    sentence = invented.pick(rng, relation.sentences).replace("{s}", subject).replace("{o}", answer)
-    question = invented.pick(rng, relation.questions).replace("{s}", subject.lower())
-    # An organisation is asked for without its article, as a sentence may open with it capitalized.
-    answer = answer.removeprefix("the ")
-    return Needle(relation.name, relation.subject, subject, capitalize(sentence), question, answer)
-
-
-def low(rng: Generator) -> Needle:
-    """One fixed template a relation, its entities replaced by symbols."""
-    relation = _relation(rng)
-    subject, answer = invented.symbol(rng), invented.symbol(rng)
-    sentence = relation.template.replace("{s}", subject).replace("{o}", answer)
-    attribute = relation.template.removeprefix("The ").split(" of {s}")[0]
-    question = f"what is the {attribute} of {subject}"
-    return Needle(relation.name, relation.subject, subject, sentence, question, answer)
-
-
-def symbolic(rng: Generator) -> Needle:
+def symbolic_single(count: int, rng: Generator) -> Problem:
     """A key and its value: nothing but the look-up is left of the task."""
-    key, value = invented.symbol(rng), invented.symbol(rng)
-    return Needle("entry", "entry", key, f"{key}: {value}", f"what is the value of {key}", value)
+    del count
+    key, value = entry(rng)
+    needle = Needle("entry", "", (f"{key}: {value}",))
+    return Problem(f"what is the value of {key}", (value,), (needle,), (value,))
 
 
-EXPRESSIONS: dict[str, Callable[[Generator], Needle]] = {
-    "high": high,
-    "low": low,
-    "symbolic": symbolic,
+def symbolic_chain(count: int, rng: Generator) -> Problem:
+    """A chain of keys, as many links as hops."""
+    keys = [invented.symbol(rng) for _ in range(count + 1)]
+    needles = tuple(Needle("entry", "", (f"{a}: {b}",)) for a, b in pairwise(keys))
+    return Problem(
+        question=f"Start at {keys[0]} and go from key to value {count} times. Where do you end?",
+        answers=(keys[-1],),
+        needles=needles,
+        secrets=tuple(keys[1:]),
+        meta={"hop_answers": keys[1:]},
+    )
+
+
+def symbolic_citation(count: int, rng: Generator) -> Problem:
+    """Which lists hold an identifier."""
+    name = invented.symbol(rng)
+    needles = (Needle("item", "", (name,)),) * count
+    return Problem(f"Which documents list {name}?", (), needles, (name,))
+
+
+_DRAW = {"mdqa": single, "musique": chain, "summhay": citation}
+_SYMBOLIC: dict[str, Callable[[int, Generator], Problem]] = {
+    "mdqa": symbolic_single,
+    "musique": symbolic_chain,
+    "summhay": symbolic_citation,
 }
+
+
+def draw(task: str, concept: str, count: int, rng: Generator) -> Problem:
+    """A problem of a task with `count` needles, in one of the invented concepts."""
+    if concept == "symbolic":
+        return _SYMBOLIC[task](count, rng)
+    return _DRAW[task](STYLES[concept], count, rng)
+
+
+def num_needles(task: str, rng: Generator) -> int:
+    """Needles of a problem that is modelled on no real one: hops, or documents to cite.
+
+    Hops in about the shares of MuSiQue's published development set; 3 to 6 documents to cite.
+    """
+    if task == "musique":
+        return 2 + int(rng.choice(3, p=[0.52, 0.31, 0.17]))
+    return int(rng.integers(3, 7)) if task == "summhay" else 1

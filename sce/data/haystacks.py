@@ -1,20 +1,23 @@
-"""Context diversity: the document that holds a needle, and the documents around it.
+"""Context diversity: the document that holds a needle, and passages on other facts.
 
-A haystack has two functions. `host` writes the needle's own document; `distractors` yields others
-without end (real: until they run out). None of them holds the answer: compose.py sees to it.
+A haystack has two functions. `host` writes a needle's own document; `passage` writes another of the
+same kind and length. Which passages surround an example is up to sce.data.pools.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol
 
-import bm25s
-import numpy as np
 from numpy.random import Generator
 
 from sce.data import expressions, invented
-from sce.data.example import Document, Example, Span
-from sce.data.expressions import Needle
+from sce.data.entities import substitute
+from sce.data.example import Document, Span
+from sce.data.problem import Needle, Problem
+from sce.data.relations import backgrounds
+from sce.data.text import holds_answer
+from sce.errors import InputError
 
 # The padding of the low context, in the manner of Mohtashami and Jaggi 2023 (passkey retrieval).
 PADDING = (
@@ -24,132 +27,233 @@ PADDING = (
     "Here we go.",
     "There and back again.",
 )
+# Draws of a document that may not hold an answer by accident.
+_MAX_DRAWS = 32
 
 
 class Haystack(Protocol):
-    """The surround of synthetic needles."""
+    """The surround of needles."""
 
-    def host(self, needle: Needle, rng: Generator) -> tuple[Document, Span]:
-        """The document that holds the needle, and where in its text the needle stands."""
+    def host(self, needle: Needle, name: str, rng: Generator) -> tuple[Document, list[Span]]:
+        """The document with id `name` that holds the needle, and where its sentences stand."""
         ...
 
-    def distractors(self, rng: Generator) -> Iterator[Document]:
-        """Documents of the same kind and length on other facts, without end."""
+    def passage(self, name: str, rng: Generator) -> Document:
+        """A document of the same kind and length on other facts."""
         ...
 
 
-def _assemble(title: str, parts: list[str], needle: int, separator: str) -> tuple[Document, Span]:
-    """Join parts into document `gold`, with the span of parts[needle]."""
-    start = sum(len(part) + len(separator) for part in parts[:needle])
-    document = Document("gold", title, separator.join(parts))
-    return document, Span("gold", start, start + len(parts[needle]))
+def _assemble(
+    name: str, title: str, parts: Sequence[str], needles: Sequence[int], separator: str
+) -> tuple[Document, list[Span]]:
+    """Join parts into a document, with the spans of the parts that are needles."""
+    starts, at = [], 0
+    for part in parts:
+        starts.append(at)
+        at += len(part) + len(separator)
+    spans = [Span(name, starts[n], starts[n] + len(parts[n])) for n in needles]
+    return Document(name, title, separator.join(parts)), spans
 
 
+def _mixed(
+    around: Sequence[str], sentences: Sequence[str], rng: Generator
+) -> tuple[list[str], list[int]]:
+    """Sentences put between others at drawn places, in order, and the places they took."""
+    total = len(around) + len(sentences)
+    places = sorted(int(p) for p in rng.permutation(total)[: len(sentences)])
+    rest, wanted = iter(around), iter(sentences)
+    return [next(wanted) if n in places else next(rest) for n in range(total)], places
+
+
+@dataclass(frozen=True)
 class HighHaystack:
-    """Natural passages: three to five sentences on one invented subject, each passage another."""
+    """Natural passages: a few sentences on one invented subject, each passage another."""
 
-    def host(self, needle: Needle, rng: Generator) -> tuple[Document, Span]:
+    task: str
+    num_sentences: tuple[int, int] = (3, 5)
+
+    def host(self, needle: Needle, name: str, rng: Generator) -> tuple[Document, list[Span]]:
         """The needle among background sentences on a subject of its kind."""
-        bank = expressions.backgrounds()[needle.kind]
-        chosen = rng.permutation(len(bank))[: int(rng.integers(3, 6))]
-        parts = [self._fill(bank[int(index)], rng) for index in chosen]
-        position = int(rng.integers(len(parts) + 1))
-        parts.insert(position, needle.sentence)
-        title = expressions.capitalize(needle.subject.removeprefix("the "))
-        return _assemble(title, parts, position, " ")
+        kind = needle.kind or invented.pick(rng, sorted(backgrounds()))
+        bank = backgrounds()[kind]
+        low, high = self.num_sentences
+        chosen = rng.permutation(len(bank))[: int(rng.integers(low, high + 1))]
+        around = [self._fill(bank[int(index)], rng) for index in chosen]
+        parts, places = _mixed(around, needle.sentences, rng)
+        return _assemble(name, needle.title, parts, places, " ")
 
-    def distractors(self, rng: Generator) -> Iterator[Document]:
-        """Passages written the same way around other needles."""
-        for number in range(2**31):
-            document, _ = self.host(expressions.high(rng), rng)
-            yield Document(f"d{number}", document.title, document.text)
+    def passage(self, name: str, rng: Generator) -> Document:
+        """A passage written the same way around another needle."""
+        problem = expressions.draw(self.task, "high", 1 if self.task != "musique" else 2, rng)
+        return self.host(problem.needles[0], name, rng)[0]
 
     @staticmethod
     def _fill(sentence: str, rng: Generator) -> str:
         for kind in ("person", "place", "organisation", "year", "number"):
             while f"{{{kind}}}" in sentence:
                 sentence = sentence.replace(f"{{{kind}}}", invented.draw(kind, rng), 1)
-        return expressions.capitalize(sentence)
+        return invented.capitalize(sentence)
 
 
+@dataclass(frozen=True)
 class LowHaystack:
     """The same five sentences over and over."""
 
-    num_sentences = 15
+    num_sentences: int = 15
+    avoid: tuple[str, ...] = ()
+    """Sentences that hold one of these are left out ("blue" can be an answer)."""
 
     def _padding(self) -> list[str]:
-        return [PADDING[index % len(PADDING)] for index in range(self.num_sentences)]
+        kept = [sentence for sentence in PADDING if not holds_answer(sentence, self.avoid)]
+        if not kept:
+            raise InputError(f"every padding sentence holds one of {list(self.avoid)}")
+        return [kept[index % len(kept)] for index in range(self.num_sentences)]
 
-    def host(self, needle: Needle, rng: Generator) -> tuple[Document, Span]:
-        """The needle between two padding sentences."""
-        parts = self._padding()
-        position = int(rng.integers(len(parts) + 1))
-        parts.insert(position, needle.sentence)
-        return _assemble("", parts, position, " ")
+    def host(self, needle: Needle, name: str, rng: Generator) -> tuple[Document, list[Span]]:
+        """The needle between padding sentences, under its title where it has one."""
+        parts, places = _mixed(self._padding(), needle.sentences, rng)
+        return _assemble(name, needle.title, parts, places, " ")
 
-    def distractors(self, rng: Generator) -> Iterator[Document]:
+    def passage(self, name: str, rng: Generator) -> Document:
         """Padding alone."""
         del rng  # every padding document is the same
-        for number in range(2**31):
-            yield Document(f"d{number}", "", " ".join(self._padding()))
+        return Document(name, "", " ".join(self._padding()))
 
 
+@dataclass(frozen=True)
 class SymbolicHaystack:
-    """Tables of keys and values."""
+    """Tables of keys and values, or lists of identifiers."""
 
-    num_entries = 8
+    lists: bool = False
 
-    def host(self, needle: Needle, rng: Generator) -> tuple[Document, Span]:
+    def _others(self, count: int, rng: Generator) -> list[str]:
+        if self.lists:
+            return [invented.symbol(rng) for _ in range(count)]
+        return [": ".join(expressions.entry(rng)) for _ in range(count)]
+
+    @property
+    def _size(self) -> int:
+        return 24 if self.lists else 8
+
+    @property
+    def _separator(self) -> str:
+        return ", " if self.lists else "\n"
+
+    def host(self, needle: Needle, name: str, rng: Generator) -> tuple[Document, list[Span]]:
         """The needle's entry among others."""
-        parts = [expressions.symbolic(rng).sentence for _ in range(self.num_entries - 1)]
-        position = int(rng.integers(self.num_entries))
-        parts.insert(position, needle.sentence)
-        return _assemble("", parts, position, "\n")
+        others = self._others(self._size - len(needle.sentences), rng)
+        parts, places = _mixed(others, needle.sentences, rng)
+        return _assemble(name, needle.title, parts, places, self._separator)
 
-    def distractors(self, rng: Generator) -> Iterator[Document]:
+    def passage(self, name: str, rng: Generator) -> Document:
         """More entries of the same kind."""
-        for number in range(2**31):
-            parts = [expressions.symbolic(rng).sentence for _ in range(self.num_entries)]
-            yield Document(f"d{number}", "", "\n".join(parts))
+        return Document(name, "", self._separator.join(self._others(self._size, rng)))
 
 
-HAYSTACKS: dict[str, Haystack] = {
-    "high": HighHaystack(),
-    "low": LowHaystack(),
-    "symbolic": SymbolicHaystack(),
-}
+def haystack(task: str, context: str, avoid: tuple[str, ...] = ()) -> Haystack:
+    """The haystack of an invented context, in the length that a task's documents have.
+
+    `avoid` is what padding must not say; of the other kinds a passage that says it is passed over.
+    """
+    long = task == "summhay"
+    if context == "high":
+        return HighHaystack(task, (7, 12) if long else (3, 5))
+    if context == "low":
+        return LowHaystack(40 if long else 15, avoid)
+    return SymbolicHaystack(lists=long)
 
 
-@dataclass
-class RealHaystack:
-    """The other questions' documents, in random order or the hardest (BM25) first."""
+def host_in_invented(
+    problem: Problem, context: Haystack, rng: Generator
+) -> tuple[list[Document], list[tuple[int, Span]]]:
+    """Documents for all needles and decoys, and (place in the evidence, span) of every sentence."""
+    documents, placed = [], []
+    for number, needle in enumerate(problem.needles):
+        name = needle.document or ("gold" if len(problem.needles) == 1 else f"gold-{number}")
+        document, spans = _clean_host(problem, needle, context, name, rng)
+        documents.append(document)
+        for places, span in zip(needle.order or ((number,),), spans, strict=True):
+            placed += [(place, span) for place in places]
+    decoys = [context.host(n, f"decoy-{i}", rng)[0] for i, n in enumerate(problem.decoys)]
+    return documents + decoys, placed
 
-    documents: list[Document]
-    method: str
 
-    def __post_init__(self) -> None:
-        self._bm25 = None
-        if self.method == "bm25" and self.documents:
-            corpus = [f"{document.title}. {document.text}" for document in self.documents]
-            self._bm25 = bm25s.BM25()
-            self._bm25.index(self._tokenize(corpus), show_progress=False)
+def _clean_host(
+    problem: Problem, needle: Needle, context: Haystack, name: str, rng: Generator
+) -> tuple[Document, list[Span]]:
+    """A host that says nothing of what is secret beside its own sentences, by drawing anew."""
+    # What the needle's title or sentences say themselves may stand around them.
+    own = f"{needle.title} {' '.join(needle.sentences)}"
+    secrets = tuple(s for s in problem.secrets if not holds_answer(needle.title, (s,)))
+    for _ in range(_MAX_DRAWS):
+        document, spans = context.host(needle, name, rng)
+        rest = remainder(document, spans)
+        if not holds_answer(rest, secrets):
+            return document, spans
+    raise InputError(f"no {type(context).__name__} document could be drawn around {own[:80]!r}")
 
-    @staticmethod
-    def _tokenize(texts: list[str]) -> list[list[str]]:
-        tokens = bm25s.tokenize(texts, stopwords="en", return_ids=False, show_progress=False)
-        return [list(text) for text in cast("list[list[str]]", tokens)]
 
-    def distractors(self, example: Example, rng: Generator) -> Iterator[Document]:
-        """All documents but the example's own, by text."""
-        own = {document.text for document in example.documents}
-        for index in self._order(example.question, rng):
-            document = self.documents[index]
-            if document.text not in own:
-                yield Document(f"pool-{index}", document.title, document.text)
+def remainder(document: Document, spans: Sequence[Span]) -> str:
+    """A document's text without some spans."""
+    text, at = "", 0
+    for span in sorted(spans, key=lambda s: s.start):
+        text += document.text[at : span.start] + " "
+        at = max(at, span.end)
+    return text + document.text[at:]
 
-    def _order(self, question: str, rng: Generator) -> list[int]:
-        order = rng.permutation(len(self.documents))
-        if self._bm25 is None:
-            return order.tolist()
-        scores = self._bm25.get_scores(self._tokenize([question])[0])
-        return order[np.argsort(-scores[order], kind="stable")].tolist()  # ties in drawn order
+
+def host_in_real(
+    problem: Problem, golds: Sequence[tuple[Document, Sequence[Span]]], symbols: bool
+) -> tuple[list[Document], list[tuple[int, Span]]]:
+    """Real documents with other needles in place of their own evidence.
+
+    Args:
+        problem: needle n goes to the n-th document; documents left over lose their evidence.
+        golds: documents with the spans of their own evidence, in hop order.
+        symbols: whether the rest of the documents is to follow the problem's symbols.
+    """
+    documents, placed = [], []
+    for number, (document, spans) in enumerate(golds):
+        needle = problem.needles[number] if number < len(problem.needles) else None
+        sentences = list(needle.sentences) if needle else []
+        merged = _merged(spans)
+        # As many sentences to an old place as it takes for all to stand in order.
+        share = math.ceil(len(sentences) / len(merged)) if sentences else 0
+        parts: list[str] = []
+        new: list[int] = []
+        at = 0
+        for start, end in merged:
+            parts.append(document.text[at:start])
+            for sentence in sentences[:share]:
+                if new and not parts[-1].strip():
+                    parts[-1] = " "
+                new.append(len(parts))
+                parts += [sentence, " "]
+            if sentences[:share]:
+                parts.pop()
+            sentences = sentences[share:]
+            at = end
+        parts.append(document.text[at:])
+        if symbols:
+            parts = [
+                part if n in new else substitute(part, problem.symbols)
+                for n, part in enumerate(parts)
+            ]
+        title = substitute(document.title, problem.symbols) if symbols else document.title
+        host, found = _assemble(document.id, title, parts, new, "")
+        documents.append(host)
+        if needle:
+            for places, span in zip(needle.order or ((number,),), found, strict=True):
+                placed += [(place, span) for place in places]
+    return documents, placed
+
+
+def _merged(spans: Sequence[Span]) -> list[tuple[int, int]]:
+    """Spans of one document in order, overlapping ones as one."""
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted({(s.start, s.end) for s in spans}):
+        if merged and start < merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged

@@ -39,6 +39,11 @@ def common() -> dict[str, tuple[str, ...]]:
     return {kind: tuple(words) for kind, words in values.items()}
 
 
+def capitalize(sentence: str) -> str:
+    """The sentence with an upper-case first letter."""
+    return sentence[0].upper() + sentence[1:]
+
+
 def pick(rng: Generator, options: Sequence[str]) -> str:
     """One of `options`, uniformly."""
     return options[int(rng.integers(len(options)))]

@@ -113,5 +113,6 @@ def eval_loader(
     encoded: Sequence[Encoded], batch_size: int, rank: int = 0, world_size: int = 1
 ) -> DataLoader[Batch]:
     """Whole batches dealt to ranks; a rank short of one gets a batch of weight 0."""
-    indices = deal_batches([len(e.prompt_ids) for e in encoded], batch_size, world_size)
+    lengths = getattr(encoded, "lengths", None) or [len(e.prompt_ids) for e in encoded]
+    indices = deal_batches(lengths, batch_size, world_size)
     return DataLoader(_Batches(encoded, indices[rank::world_size]), batch_size=None)

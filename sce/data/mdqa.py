@@ -5,17 +5,13 @@ A row holds `question`, `answers`, `ctxs` (title, text, isgold, hasanswer) and `
 the answer.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from sce.data.example import Document, Example, Span, checked_answers
 from sce.data.text import occurrences, sentences_holding
 from sce.errors import InputError
-
-INSTRUCTION = (
-    "Answer the question using the documents below. Reply with the short answer alone, "
-    "copied word for word from the documents."
-)
 
 
 def from_nq(row: Mapping[str, Any], row_id: str) -> Example:
@@ -74,17 +70,22 @@ def _evidence(
     return [Span(document.id, start, end) for start, end in holding]
 
 
-def render(example: Example) -> tuple[str, dict[str, int]]:
-    """The user's turn, and where in it each document's text begins.
+_OPENINGS = {
+    "who": re.compile(r"^\W*(?:(?:by|to|for|with|from) )?(?:who|whom|whose)\b", re.I),
+    "when": re.compile(
+        r"^\W*(?:when|(?:in |on |during )?(?:what|which) (?:year|date|day|month|century|decade))\b",
+        re.I,
+    ),
+    "where": re.compile(
+        r"^\W*(?:where|(?:in |from )?(?:what|which) (?:country|city|state|town|place|continent))\b",
+        re.I,
+    ),
+}
 
-    Returns:
-        (body, {document id: character offset of its text in body}).
+
+def is_limited_to(question: str, relation: str) -> bool:
+    """Whether a question asks who, when or where, by how it opens.
+
+    Our rule for the limited-relation subsets of Natural Questions; the paper's is not known to us.
     """
-    body = f"{INSTRUCTION}\n"
-    offsets = {}
-    for number, document in enumerate(example.documents, start=1):
-        title = f" (Title: {document.title})" if document.title else ""
-        body += f"\nDocument [{number}]{title} "
-        offsets[document.id] = len(body)
-        body += document.text
-    return f"{body}\n\nQuestion: {example.question}", offsets
+    return bool(_OPENINGS[relation].match(question))

@@ -4,8 +4,8 @@ One source is split by document: questions whose gold documents, titles or wordi
 together. Sources that the user names one by one are checked, and refused if they overlap.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,9 +20,10 @@ def gold_documents(example: Example) -> list[Document]:
     return [document for document in example.documents if document.id in ids]
 
 
-def _keys(example: Example) -> set[str]:
+def keys_of(example: Example) -> set[str]:
     """What two examples of different splits must not share."""
     keys = {f"question {normalize(example.question)}"}
+    keys |= {f"needle {normalize(text)}" for text in example.evidence_texts()}
     for document in gold_documents(example):
         keys.add(f"document {normalize(document.text)}")
         if document.title:
@@ -42,7 +43,7 @@ def _groups(examples: Sequence[Example]) -> list[list[Example]]:
 
     owner: dict[str, int] = {}
     for index, example in enumerate(examples):
-        for key in _keys(example):
+        for key in keys_of(example):
             parent[find(index)] = find(owner.setdefault(key, index))
     groups: dict[int, list[Example]] = {}
     for index, example in enumerate(examples):
@@ -88,36 +89,71 @@ def _without(example: Example, texts: set[str]) -> Example:
     )
 
 
-def check_disjoint(splits: Mapping[str, Sequence[Example]]) -> None:
-    """Raise `InputError` naming what two splits share: a question, a document or a title.
+@dataclass(frozen=True)
+class Overlap:
+    """What was compared between splits, which share none of it."""
+
+    questions: Mapping[str, int]
+    """Split -> questions."""
+    documents: Mapping[str, int]
+    """Split -> different documents, distractors included."""
+    needles: Mapping[str, int]
+    """Split -> different needle sentences."""
+
+    def __str__(self) -> str:
+        def listed(counts: Mapping[str, int]) -> str:
+            return " / ".join(f"{count:,}" for count in counts.values())
+
+        return (
+            f"0 of {listed(self.questions)} questions, {listed(self.documents)} documents, "
+            f"{listed(self.needles)} needles ({' / '.join(self.questions)}; checked)"
+        )
+
+
+def check_disjoint(splits: Mapping[str, Sequence[Example]]) -> Overlap:
+    """Raise `InputError` naming what two splits share: a question, document, title or needle.
 
     Gold documents are compared with every document of the other split, since a training distractor
     that is a validation needle leaks it.
     """
-    names = list(splits)
+    views = {name: _View(examples) for name, examples in splits.items()}
+    names = list(views)
     for first, left in enumerate(names):
         for right in names[first + 1 :]:
-            shared = _shared(splits[left], splits[right]) + _shared(splits[right], splits[left])
+            shared = views[left].shared_with(views[right]) | views[right].shared_with(views[left])
             if shared:
-                (what, text), _ = Counter(shared).most_common(1)[0]
+                what, text = min(shared)
                 raise InputError(
-                    f"data.{left} and data.{right} share {len(set(shared))} questions or "
+                    f"data.{left} and data.{right} share {len(shared)} questions or "
                     f"documents, such as the {what} {text[:60]!r}; give them sources that share "
                     f"none, or name only data.train.path and let it be split by document"
                 )
+    return Overlap(
+        questions={name: len(view.examples) for name, view in views.items()},
+        documents={name: len(view.texts) for name, view in views.items()},
+        needles={name: len(view.needles) for name, view in views.items()},
+    )
 
 
-def _shared(golds: Sequence[Example], others: Sequence[Example]) -> list[tuple[str, str]]:
-    questions = {normalize(example.question) for example in others}
-    texts = {document.text for example in others for document in example.documents}
-    titles = {d.title for example in others for d in gold_documents(example) if d.title}
-    shared = []
-    for example in golds:
-        if normalize(example.question) in questions:
-            shared.append(("question", example.question))
-        for document in gold_documents(example):
-            if document.text in texts:
-                shared.append(("document", document.title or document.text))
-            elif document.title in titles:
-                shared.append(("title", document.title))
-    return shared
+class _View:
+    """What one split shows, for comparing it with others."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self.examples = examples
+        self.questions = {normalize(example.question): example.question for example in examples}
+        # Documents shared by many questions are looked at once.
+        self.texts = {d.text for d in {id(d): d for e in examples for d in e.documents}.values()}
+        self.golds = {d.text: d for e in examples for d in gold_documents(e)}
+        self.titles = {d.title for d in self.golds.values() if d.title}
+        self.needles = {text for example in examples for text in example.evidence_texts()}
+
+    def shared_with(self, other: "_View") -> set[tuple[str, str]]:
+        """(kind, text) of what this split asks about and the other shows too."""
+        found = {("question", self.questions[q]) for q in self.questions.keys() & other.questions}
+        found |= {("needle", needle) for needle in self.needles & other.needles}
+        for text, document in self.golds.items():
+            if text in other.texts:
+                found.add(("document", document.title or text))
+            elif document.title and document.title in other.titles:
+                found.add(("title", document.title))
+        return found

@@ -6,6 +6,10 @@ from functools import lru_cache
 
 import sentencex
 
+FUNCTION_WORDS = frozenset(
+    "a an and are as at by did do does for from had has have how in is it its of on or s that the"
+    " their this to was were what when where which who whom whose why with".split()
+)
 _NOT_WORD = re.compile(r"[^\w\s]", re.UNICODE)
 
 
@@ -36,8 +40,18 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
     return spans
 
 
-def occurrences(text: str, answer: str) -> list[tuple[int, int]]:
-    """(start, end) of every verbatim occurrence of `answer`, whole words where there are any."""
+def occurrences(text: str, answer: str, *, loosely: bool = False) -> list[tuple[int, int]]:
+    """(start, end) of every verbatim occurrence of `answer`, whole words where there are any.
+
+    Args:
+        text: where to look.
+        answer: what to look for.
+        loosely: whatever the case, and whatever stands between the words.
+    """
+    if loosely:
+        words = _words(answer).split()
+        pattern = r"\b" + r"\W+".join(map(re.escape, words)) + r"\b"
+        return [(m.start(), m.end()) for m in re.finditer(pattern, text, re.I)] if words else []
     found = [(m.start(), m.end()) for m in re.finditer(re.escape(answer), text)]
     whole = [
         (start, end)
@@ -46,6 +60,11 @@ def occurrences(text: str, answer: str) -> list[tuple[int, int]]:
         and not (end < len(text) and text[end].isalnum() and answer[-1].isalnum())
     ]
     return whole or found
+
+
+def content_words(text: str) -> set[str]:
+    """The normalised words of `text` without the commonest function words."""
+    return set(_words(text).split()) - FUNCTION_WORDS
 
 
 def sentences_holding(text: str, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -7,7 +7,6 @@ model, and a reference head set of one says nothing about the other.
 import hashlib
 import json
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from sce.cache import cache_folder
 from sce.errors import InputError
 
 
@@ -46,12 +46,6 @@ def _tensors(file: Path) -> Iterator[tuple[str, str]]:
             stream.seek(start + first)
             content = hashlib.sha256(stream.read(last - first)).hexdigest()
             yield name, f"{name} {entry['dtype']} {entry['shape']} {content}\n"
-
-
-def cache_folder() -> Path:
-    """Where converted models are kept: $SCE_CACHE, else sce/ in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(os.environ.get("SCE_CACHE") or f"{base}/sce").expanduser()
 
 
 def packaged_gguf(package: str) -> Path:

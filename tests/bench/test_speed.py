@@ -44,6 +44,8 @@ def batch(size: int, tokens: int, target: int = 8):
                 end_id=2,
                 evidence=np.arange(20, 60, dtype=np.int32),
                 answers=("",),
+                needles=np.zeros(40, dtype=np.int32),
+                cited=np.full(target, -1, dtype=np.int32),
             )
             for n in range(size)
         ]

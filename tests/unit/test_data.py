@@ -7,17 +7,19 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from sce.data.build import SAMPLE, SPLITS, build_splits
-from sce.data.compose import Limits, compose
+from plans import make_splits
+from sce.data.compose import Limits, Order, compose
 from sce.data.encode import Encoder
 from sce.data.example import Document, Example, Span
-from sce.data.haystacks import RealHaystack
+from sce.data.haystacks import haystack
 from sce.data.mdqa import from_nq
+from sce.data.plan import SAMPLE
+from sce.data.pools import PaddingPool, RealPool, WrittenPool
 from sce.data.sources import read_questions
 from sce.data.splits import check_disjoint, gold_documents, split_by_document
 from sce.data.text import holds_answer, sentence_spans
+from sce.data_options import SPLITS, DataOptions
 from sce.errors import InputError
-from sce.options import DataOptions
 
 
 def nq_row(text="Ada met Bo. Bo was born in Rome. He left Rome early.", answers=("Rome",), **more):
@@ -206,7 +208,7 @@ def test_splitting_keeps_documents_titles_and_questions_together():
 
 def test_splits_that_share_a_document_are_refused():
     with pytest.raises(
-        InputError, match=r"data\.train and data\.val share 2 .* document 'Tower 1'"
+        InputError, match=r"data\.train and data\.val share 3 .* document 'Tower 1'"
     ):
         check_disjoint({"train": [make(1)], "val": [make(2, text=make(1).documents[0].text)]})
     leaky = make(3).with_documents((*make(3).documents, make(4).documents[0]))
@@ -220,8 +222,8 @@ def test_real_distractors_are_others_documents_and_never_hold_the_answer(tokeniz
     holder = Document("h", "Tower 99", "How high is tower number 3? It is 121 metres high.")
     pool = [holder, *(d for e in examples for d in gold_documents(e))]
     rng = np.random.default_rng(0)
-    extra = RealHaystack(pool, method).distractors(examples[3], rng)
-    composed = compose(examples[3], extra, Limits(8, None), Encoder(tokenizer), rng)
+    extra = RealPool(pool, method).distractors(examples[3].question, rng)
+    composed = compose(examples[3], extra, Limits(8, None), Encoder(tokenizer), Order(rng))
     texts = [document.text for document in composed.documents]
     assert len(set(texts)) == 8
     assert holder.text not in texts
@@ -232,15 +234,16 @@ def test_a_question_s_own_distractor_that_holds_the_answer_is_passed_over(tokeni
     row = nq_row()
     row["ctxs"].append({"title": "Dy", "text": "Dy lies near Rome.", "isgold": False})
     example = from_nq(row, "x")
-    composed = compose(example, iter(()), Limits(None, None), Encoder(tokenizer), None)
+    composed = compose(example, iter(()), Limits(None, None), Encoder(tokenizer), Order(None))
     assert [document.title for document in composed.documents] == ["Bo", "Cy"]
 
 
 def test_bm25_ties_are_broken_by_the_drawn_order_not_the_file_s():
     pool = [Document(str(n), "", f"Nothing number {n}.") for n in range(50)]
-    haystack, example = RealHaystack(pool, "bm25"), from_nq(nq_row(), "x")
+    haystack, example = RealPool(pool, "bm25"), from_nq(nq_row(), "x")
     firsts = {
-        next(haystack.distractors(example, np.random.default_rng(seed))).text for seed in range(9)
+        next(haystack.distractors(example.question, np.random.default_rng(seed))).text
+        for seed in range(9)
     }
     assert len(firsts) > 3
 
@@ -249,48 +252,56 @@ def test_bm25_puts_the_document_that_resembles_the_question_first():
     pool = [make(n).documents[0] for n in range(9)]
     hard = Document("hard", "Bo", "Nobody knows where Bo was born.")
     example = from_nq(nq_row(), "x")
-    haystack = RealHaystack([*pool, hard], "bm25")
-    first = next(haystack.distractors(example, np.random.default_rng(0)))
+    haystack = RealPool([*pool, hard], "bm25")
+    first = next(haystack.distractors(example.question, np.random.default_rng(0)))
     assert first.text == hard.text
 
 
 def test_the_first_limit_to_bind_decides_and_tokens_are_never_exceeded(tokenizer):
     encoder = Encoder(tokenizer)
-    pool = RealHaystack([make(n).documents[0] for n in range(1, 200)], "random")
+    pool = RealPool([make(n).documents[0] for n in range(1, 200)], "random")
     for tokens in (150, 301, 800):
         rng = np.random.default_rng(1)
-        example = compose(make(0), pool.distractors(make(0), rng), Limits(12, tokens), encoder, rng)
+        example = compose(
+            make(0),
+            pool.distractors(make(0).question, rng),
+            Limits(12, tokens),
+            encoder,
+            Order(rng),
+        )
         used = encoder.num_prompt_tokens(example)
         assert used <= tokens
         assert len(example.documents) <= 12
-        one_more = used + encoder.num_document_tokens("Tower 100", make(100).documents[0].text)
+        one_more = used + encoder.num_document_tokens(make(100).documents[0], 10, "mdqa")
         assert len(example.documents) == 12 or one_more > tokens - 12
 
 
 def test_what_cannot_fit_is_an_error_that_names_the_example(tokenizer):
     encoder, rng = Encoder(tokenizer), np.random.default_rng(0)
     with pytest.raises(InputError, match=r"example q5: .* over data\.context_tokens=20"):
-        compose(make(5), iter(()), Limits(None, 20), encoder, rng)
+        compose(make(5), iter(()), Limits(None, 20), encoder, Order(rng))
     with pytest.raises(InputError, match=r"example q5: only 0 documents"):
-        compose(make(5), iter(()), Limits(4, None), encoder, rng)
+        compose(make(5), iter(()), Limits(4, None), encoder, Order(rng))
 
 
 def test_without_limits_the_file_s_own_documents_and_order_stay(tokenizer):
     example = from_nq(nq_row(), "x")
-    assert compose(example, iter(()), Limits(None, None), Encoder(tokenizer), None) == example
+    assert (
+        compose(example, iter(()), Limits(None, None), Encoder(tokenizer), Order(None)) == example
+    )
 
 
 def test_own_distractors_come_before_others(tokenizer):
     example, rng = from_nq(nq_row(), "x"), np.random.default_rng(0)
-    pool = RealHaystack([make(n).documents[0] for n in range(9)], "random")
-    extra = pool.distractors(example, rng)
-    composed = compose(example, extra, Limits(3, None), Encoder(tokenizer), rng)
+    pool = RealPool([make(n).documents[0] for n in range(9)], "random")
+    extra = pool.distractors(example.question, rng)
+    composed = compose(example, extra, Limits(3, None), Encoder(tokenizer), Order(rng))
     assert {"Bo", "Cy"} < {document.title for document in composed.documents}
 
 
 def sample_splits(tokenizer, seed=0, **changes):
     options = DataOptions(**{"num_val": 6, "num_reference": 6, "num_train": 10, **changes})
-    return build_splits(options, Encoder(tokenizer), seed)
+    return make_splits(options, Encoder(tokenizer), seed)
 
 
 def test_one_source_is_dealt_to_all_three_splits(tokenizer, tmp_path):
@@ -298,7 +309,7 @@ def test_one_source_is_dealt_to_all_three_splits(tokenizer, tmp_path):
     path = write_jsonl(tmp_path / "q.jsonl", rows)
     options = DataOptions(num_val=None, num_reference=None, num_documents=2)
     options.train.path = path
-    splits = build_splits(options, Encoder(tokenizer), 0)
+    splits = make_splits(options, Encoder(tokenizer), 0)
     assert options.cell("train") == ("real", "real")
     assert {name: len(split.encoded) for name, split in splits.items()} == {
         "train": 24,
@@ -326,13 +337,13 @@ def test_concept_and_context_change_the_training_split_alone(tokenizer):
     options = DataOptions(num_val=4, num_reference=4)
     options.val.concept = "low"
     assert options.cell("val") == ("low", "low")
-    assert build_splits(options, Encoder(tokenizer), 0, ["val"])["val"].cell == ("low", "low")
+    assert make_splits(options, Encoder(tokenizer), 0, ["val"])["val"].cell == ("low", "low")
 
 
 def test_a_synthetic_validation_split_is_not_the_training_data(tokenizer):
     options = DataOptions(concept="low", num_train=5, num_val=5, num_reference=5)
     options.val.concept = options.reference.concept = "low"
-    splits = build_splits(options, Encoder(tokenizer), options.eval_seed)
+    splits = make_splits(options, Encoder(tokenizer), options.eval_seed)
     questions = [{e.question for e in split.examples} for split in splits.values()]
     assert len(set.union(*questions)) == 15
 
@@ -341,12 +352,12 @@ def test_a_validation_file_is_not_dealt_to_synthetic_training(tokenizer, tmp_pat
     path = write_jsonl(tmp_path / "q.jsonl", [from_nq_like(make(n)) for n in range(20)])
     options = DataOptions(num_val=None, num_reference=None, num_documents=2, num_train=4)
     options.val.path = path
-    splits = build_splits(options, Encoder(tokenizer), 0)
+    splits = make_splits(options, Encoder(tokenizer), 0)
     sizes = {name: len(split.encoded) for name, split in splits.items()}
     assert sizes == {"train": 4, "val": 10, "reference": 10}
     options.concept = "real"
     with pytest.raises(InputError, match=r"name data\.train\.path"):
-        build_splits(options, Encoder(tokenizer), 0)
+        make_splits(options, Encoder(tokenizer), 0)
 
 
 def test_too_few_questions_to_split_name_the_split_that_is_empty(tokenizer, tmp_path):
@@ -354,7 +365,7 @@ def test_too_few_questions_to_split_name_the_split_that_is_empty(tokenizer, tmp_
     options = DataOptions(num_documents=1)
     options.train.path = path
     with pytest.raises(InputError, match="nothing is left for data"):
-        build_splits(options, Encoder(tokenizer), 0)
+        make_splits(options, Encoder(tokenizer), 0)
 
 
 def test_evaluation_contexts_do_not_depend_on_the_run_s_seed(tokenizer):
@@ -367,7 +378,7 @@ def test_evaluation_contexts_do_not_depend_on_the_run_s_seed(tokenizer):
 def test_sizes_match_across_cells_by_default(tokenizer):
     for concept in ("real", "high", "low", "symbolic"):
         options = DataOptions(concept=concept)
-        split = build_splits(options, Encoder(tokenizer), 0, ["train"])["train"]
+        split = make_splits(options, Encoder(tokenizer), 0, ["train"])["train"]
         assert len(split.encoded) == 240
 
 
@@ -384,7 +395,7 @@ def test_every_real_natural_question_is_read_with_its_evidence(nq_file):
 def test_real_questions_are_split_by_document(nq_file, tokenizer):
     options = DataOptions(num_documents=5, distractors="bm25", num_train=20)
     options.train.path = str(nq_file)
-    splits = build_splits(options, Encoder(tokenizer), 0)
+    splits = make_splits(options, Encoder(tokenizer), 0)
     check_disjoint({name: split.examples for name, split in splits.items()})
     for split in splits.values():
         for example in split.examples:
@@ -417,9 +428,22 @@ def test_the_sample_s_splits_share_no_paragraph_question_or_subject():
                 assert not any(title in text for title in titles), (name, other, example.id)
 
 
-def test_haystacks_never_run_out():
-    from sce.data.haystacks import HAYSTACKS
+@pytest.mark.parametrize("task", ["mdqa", "musique", "summhay"])
+@pytest.mark.parametrize("context", ["high", "symbolic"])
+def test_written_pools_hold_each_passage_once_and_repeat_by_seed(task, context):
+    def first(seed, draw):
+        pool = WrittenPool(haystack(task, context), seed, "train", 0)
+        rng = np.random.default_rng(draw)
+        return [d.text for d in islice(pool.distractors("", rng), 300)]
 
-    for haystack in HAYSTACKS.values():
-        documents = list(islice(haystack.distractors(np.random.default_rng(0)), 300))
-        assert len({document.id for document in documents}) == 300
+    assert len(set(first(0, 0))) == 300
+    assert first(0, 0) == first(0, 0)
+    assert first(0, 0) != first(0, 1)
+    assert not set(first(0, 0)) & set(first(1, 0))
+
+
+def test_padding_never_runs_out_and_never_says_an_answer():
+    padding = PaddingPool(haystack("mdqa", "low", ("blue",)))
+    documents = list(islice(padding.distractors("", np.random.default_rng(0)), 300))
+    assert len({document.id for document in documents}) == 300
+    assert "blue" not in documents[0].text

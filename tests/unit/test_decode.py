@@ -21,6 +21,8 @@ def example(prompt: list[int], evidence: list[int], target: list[int], end: int,
         end_id=end,
         evidence=np.array(evidence, dtype=np.int32),
         answers=("",),
+        needles=np.zeros(len(evidence), dtype=np.int32),
+        cited=np.full(len(target), -1, dtype=np.int32),
     )
 
 

@@ -1,64 +1,218 @@
-"""The synthetic cells: what a needle says, where it stands, and that every draw can be repeated."""
+"""Every cell of the grid, for every task: what its needles say, where they stand, and repeats."""
 
 from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from sce.data.build import build_splits
+from plans import make_splits
+from sce.data import expressions
 from sce.data.encode import Encoder
-from sce.data.expressions import EXPRESSIONS, backgrounds, relations
+from sce.data.entities import entities_of, substitute
+from sce.data.haystacks import remainder
+from sce.data.recipe import assign
+from sce.data.relations import BRIDGES, backgrounds, relations
 from sce.data.text import holds_answer
+from sce.data_options import DataOptions, MixOptions
 from sce.errors import InputError
-from sce.options import CELLS, DataOptions
+from sce.options import LOW
 
-SYNTHETIC = [cell for cell in CELLS if cell != ("real", "real")]
-
-
-def train_split(tokenizer, cell, seed=0, count=40, **changes):
-    options = DataOptions(concept=cell[0], context=cell[1], num_train=count, **changes)
-    return build_splits(options, Encoder(tokenizer), seed, ["train"])["train"]
-
-
-@pytest.mark.parametrize("cell", SYNTHETIC)
-def test_the_needle_alone_holds_the_answer(tokenizer, cell):
-    for example in train_split(tokenizer, cell).examples:
-        (evidence,) = example.evidence_texts()
-        assert example.target in evidence
-        gold = example.evidence[0].document
-        others = [d for d in example.documents if d.id != gold]
-        assert len(others) == 2
-        assert not any(holds_answer(f"{d.title} {d.text}", example.answers) for d in others)
-        host = next(d for d in example.documents if d.id == gold)
-        assert host.text.count(example.target) == 1
+TASKS = ("mdqa", "musique", "summhay")
+GRID = [(c, x) for c in ("real", "high", *LOW) for x in ("real", "high", "low")]
+CELLS = [*GRID, ("symbolic", "symbolic")]
+CASES = [(task, *cell) for task in TASKS for cell in CELLS] + [("mdqa", "limited", "real")]
+MADE_OF_REAL = [case for case in CASES if case[2] == "real" or case[1] == "real"]
+INVENTED = [case for case in CASES if case not in MADE_OF_REAL]
+NUM_DOCUMENTS = {"mdqa": 3, "musique": 6, "summhay": 10}
 
 
-@pytest.mark.parametrize("cell", SYNTHETIC)
-def test_example_i_depends_on_seed_and_i_alone(tokenizer, cell):
-    many, few = train_split(tokenizer, cell, count=12), train_split(tokenizer, cell, count=5)
-    assert many.examples[:5] == few.examples
-    assert train_split(tokenizer, cell, seed=1, count=5).examples != few.examples
+def options(task, concept, context, count=12, **changes):
+    values = {"num_documents": NUM_DOCUMENTS[task], "num_train": count, **changes}
+    if concept == "limited":
+        values["limited"] = "who"
+    return DataOptions(task=task, concept=concept, context=context, **values)
 
 
-@pytest.mark.parametrize("cell", SYNTHETIC)
-def test_questions_and_answers_do_not_repeat(tokenizer, cell):
-    split = train_split(tokenizer, cell, count=200)
+@pytest.fixture(scope="session")
+def made(tokenizer):
+    """Twelve training examples of a cell, made once for all tests."""
+    kept = {}
+
+    def make(*case):
+        if case not in kept:
+            kept[case] = make_splits(options(*case), Encoder(tokenizer), 0, ["train"])["train"]
+        return kept[case]
+
+    return make
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_answer_follows_from_the_evidence_and_nothing_that_was_added_holds_it(made, case):
+    task, concept, context = case
+    for example in made(*case).examples:
+        evidence = example.evidence_texts()
+        if task == "summhay":
+            assert set(example.answers) == example.gold_ids
+            assert len(example.answers) >= 1
+        else:
+            assert example.target in evidence[-1]
+        hops = example.meta.get("hop_answers", ())[: len(evidence)] if task == "musique" else ()
+        for hop, answer in zip(evidence, hops, strict=False):
+            assert answer in hop
+        added = [d for d in example.documents if d.id.startswith("pool-")]
+        assert added or context == "real"  # their own distractors may be enough
+        for document in added:
+            assert not holds_answer(f"{document.title} {document.text}", example.secrets)
+        if concept not in ("real", "limited") and concept != "low_entity":
+            for document in example.documents:
+                own = [s for s in example.evidence if s.document == document.id]
+                if own and task != "musique":
+                    assert not holds_answer(remainder(document, own), example.secrets)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_evidence_s_tokens_decode_to_the_needles(made, tokenizer, case):
+    for example, encoded in zip(made(*case).examples, made(*case).encoded, strict=True):
+        for number, needle in enumerate(example.evidence_texts()):
+            positions = encoded.evidence[encoded.needles == number]
+            # Punctuation inside a needle is no evidence, but stands between tokens that are.
+            found = tokenizer.decode(encoded.prompt_ids[positions[0] : positions[-1] + 1])
+            assert stripped(found) == stripped(needle)
+
+
+def stripped(text: str) -> str:
+    return text.strip(" \n\t.,;:!?\"'()[]`-\u201c\u201d\u2018\u2019\u2013\u2014")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_example_i_depends_on_seed_and_i_alone(made, tokenizer, case):
+    few = make_splits(options(*case, count=3), Encoder(tokenizer), 0, ["train"])["train"]
+    assert few.examples == made(*case).examples[:3]
+    assert few.recipe.example(2) == few.examples[2]
+    other = make_splits(options(*case, count=3), Encoder(tokenizer), 1, ["train"])["train"]
+    assert other.examples != few.examples
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_contexts_fill_a_token_budget_to_within_a_document(tokenizer, case):
+    changes = {"num_documents": None, "context_tokens": 9000 if case[0] == "summhay" else 4000}
+    encoder = Encoder(tokenizer)
+    split = make_splits(options(*case, count=2, **changes), encoder, 0, ["train"])["train"]
+    for example, encoded in zip(split.examples, split.encoded, strict=True):
+        longest = max(
+            encoder.num_document_tokens(d, len(example.documents), case[0])
+            for d in example.documents
+        )
+        assert changes["context_tokens"] - longest <= len(encoded.prompt_ids)
+        assert len(encoded.prompt_ids) <= changes["context_tokens"]
+
+
+@pytest.mark.parametrize("case", MADE_OF_REAL)
+def test_cells_made_of_real_examples_keep_their_ids(made, case):
+    task, concept, context = case
+    real = [e.id for e in made(task, "real", "real").examples]
+    ids = [e.id for e in made(*case).examples]
+    if concept == "limited":
+        assert all(name.startswith("sample-train-") for name in ids)
+    elif concept == "low_entity" and context != "real":
+        assert ids != real
+    else:
+        assert ids == real
+
+
+@pytest.mark.parametrize("context", ["high", "low"])
+def test_real_entities_can_be_replaced_in_every_context(tokenizer, context):
+    chosen = options("mdqa", "low_entity", context, entity_base="real")
+    split = make_splits(chosen, Encoder(tokenizer), 0, ["train"])["train"]
+    assert all(e.id.startswith("sample-train-") for e in split.examples)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_symbols_stand_for_entities_throughout(made, task):
+    pairs = zip(
+        made(task, "real", "real").examples, made(task, "low_entity", "real").examples, strict=True
+    )
+    for real, symbolic in pairs:
+        assert len(real.evidence) == len(symbolic.evidence)
+        if task == "summhay":
+            assert sorted(real.answers) == sorted(symbolic.answers)
+            continue
+        gold = [d for d in symbolic.documents if d.id in symbolic.gold_ids]
+        for document in gold:
+            assert not holds_answer(f"{document.title} {document.text}", real.answers)
+        assert not holds_answer(symbolic.question, real.answers)
+        assert symbolic.target.isupper()
+
+
+@pytest.mark.parametrize("case", INVENTED)
+def test_questions_and_answers_do_not_repeat(tokenizer, case):
+    split = make_splits(options(*case, count=200), Encoder(tokenizer), 0, ["train"])["train"]
     assert len({example.question for example in split.examples}) >= 198
-    common = Counter(example.target for example in split.examples).most_common(1)[0][1]
-    assert common <= 10
+    if case[0] != "summhay":
+        common = Counter(example.target for example in split.examples).most_common(1)[0][1]
+        assert common <= 10
 
 
-@pytest.mark.parametrize("cell", SYNTHETIC)
-def test_contexts_fill_a_token_budget(tokenizer, cell):
-    split = train_split(tokenizer, cell, count=4, num_documents=None, context_tokens=3000)
-    for encoded in split.encoded:
-        assert 2400 < len(encoded.prompt_ids) <= 3000
+def test_chains_are_as_long_as_asked_and_linked():
+    for style in expressions.STYLES.values():
+        for seed in range(60):
+            rng = np.random.default_rng(seed)
+            count = 1 + seed % 4
+            problem = expressions.chain(style, count, rng)
+            assert len(problem.needles) == count
+            answers = problem.meta["hop_answers"]
+            for number, needle in enumerate(problem.needles):
+                assert answers[number] in needle.sentences[0]
+                if number:
+                    assert answers[number - 1].lower() in needle.sentences[0].lower()
+            assert not any(holds_answer(problem.question, (answer,)) for answer in answers)
+
+
+def test_cited_documents_say_it_each_in_its_own_words():
+    rng = np.random.default_rng(0)
+    problem = expressions.citation(expressions.STYLES["high"], 6, rng)
+    sentences = [needle.sentences[0] for needle in problem.needles]
+    assert len(set(sentences)) == 6
+    assert not any(sentence in problem.question for sentence in sentences)
+    assert problem.decoys
 
 
 def test_needles_stand_in_every_part_of_the_context(tokenizer):
-    split = train_split(tokenizer, ("high", "high"), count=200)
+    chosen = options("mdqa", "high", "high", count=200)
+    split = make_splits(chosen, Encoder(tokenizer), 0, ["train"])["train"]
     order = [[d.id for d in e.documents].index("gold") for e in split.examples]
     assert min(Counter(order).values()) > 40
+
+
+@pytest.mark.parametrize(("depth", "expected"), [(0.0, 0), (1.0, 4), (0.5, 2)])
+def test_a_fixed_depth_is_kept(tokenizer, depth, expected):
+    chosen = options("mdqa", "high", "high", count=5, num_documents=5, depth=depth)
+    split = make_splits(chosen, Encoder(tokenizer), 0, ["train"])["train"]
+    assert {[d.id for d in e.documents].index("gold") for e in split.examples} == {expected}
+
+
+def test_a_grid_of_depths_is_taken_in_turn(tokenizer):
+    chosen = options("mdqa", "low", "low", count=6, num_documents=5, depth=[0, 0.5, 1])
+    split = make_splits(chosen, Encoder(tokenizer), 0, ["train"])["train"]
+    found = [[d.id for d in e.documents].index("gold") for e in split.examples]
+    assert found == [0, 2, 4, 0, 2, 4]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_depths_are_uniform(tokenizer, task):
+    from scipy.stats import chisquare
+
+    chosen = options(task, "symbolic", "symbolic", count=600, num_documents=10)
+    split = make_splits(chosen, Encoder(tokenizer), 0, ["train"])["train"]
+    counts = np.zeros(10)
+    for example in split.examples:
+        (place, *_) = (
+            n for n, d in enumerate(example.documents) if d.id == example.evidence[0].document
+        )
+        counts[place] += 1
+    assert chisquare(counts).pvalue > 0.001
 
 
 def test_the_bank_has_many_relations_and_phrasings():
@@ -67,46 +221,121 @@ def test_the_bank_has_many_relations_and_phrasings():
     for relation in relations():
         assert len(set(relation.sentences)) >= 8
         assert len(set(relation.questions)) >= 5
+        assert len(set(relation.phrases)) >= 5
+        assert len(set(relation.statements)) >= 3
         assert relation.subject in backgrounds()
-        for sentence in relation.sentences:
+        for sentence in (*relation.sentences, *relation.statements):
             assert sentence.count("{s}") == 1
             assert sentence.count("{o}") == 1
+        for phrase in relation.phrases:
+            assert phrase.count("{s}") == 1
+    assert {kind for kinds in BRIDGES.values() for kind in kinds} <= backgrounds().keys()
+    assert all(len(set(sentences)) >= 80 for sentences in backgrounds().values())
 
 
 def test_no_five_words_stand_in_more_than_a_twentieth_of_the_needles():
     rng = np.random.default_rng(0)
     counts: Counter[tuple[str, ...]] = Counter()
     for _ in range(1000):
-        needle = EXPRESSIONS["high"](rng)
-        words = needle.sentence.replace(needle.answer, "O").replace(needle.subject, "S").split()
+        problem = expressions.single(expressions.STYLES["high"], 1, rng)
+        sentence = problem.needles[0].sentences[0]
+        for name in (problem.answers[0], problem.needles[0].title):
+            sentence = sentence.replace(name, "X")
+        words = sentence.split()
         counts.update({tuple(words[i : i + 5]) for i in range(len(words) - 4)})
     assert counts.most_common(1)[0][1] <= 50
 
 
-def test_low_concept_is_one_template_a_relation():
+@pytest.mark.parametrize("name", ["low", "low_template"])
+def test_a_template_is_the_one_wording_of_its_relation(name):
     rng = np.random.default_rng(0)
     shapes = {}
     for _ in range(500):
-        needle = EXPRESSIONS["low"](rng)
-        shape = needle.sentence.replace(needle.subject, "S").replace(needle.answer, "O")
-        assert shapes.setdefault(needle.relation, shape) == shape
+        problem = expressions.single(expressions.STYLES[name], 1, rng)
+        needle = problem.needles[0]
+        shape = needle.sentences[0].replace(problem.answers[0], "O")
+        shape = shape.replace(needle.title, "S").replace("the ", "").replace("The ", "")
+        assert shapes.setdefault(problem.meta["relation"], shape) == shape
 
 
-def test_no_slot_is_left_unfilled(tokenizer):
-    for cell in SYNTHETIC:
-        for example in train_split(tokenizer, cell, count=100).examples:
-            text = " ".join(d.title + d.text for d in example.documents) + example.question
-            assert "{" not in text
+@pytest.mark.parametrize("case", INVENTED)
+def test_no_slot_is_left_unfilled(made, case):
+    for example in made(*case).examples:
+        text = " ".join(d.title + d.text for d in example.documents) + example.question
+        assert "{" not in text
 
 
-@pytest.mark.parametrize("cell", [("high", "real"), ("symbolic", "low"), ("real", "high")])
-def test_a_pair_that_is_no_cell_is_refused(cell):
-    with pytest.raises(InputError, match="there is no cell"):
-        DataOptions(concept=cell[0], context=cell[1])
+@pytest.mark.parametrize(
+    ("task", "cell", "reason"),
+    [
+        ("mdqa", ("symbolic", "low"), "keys among keys"),
+        ("mdqa", ("high", "symbolic"), "keys among keys"),
+        ("mdqa", ("limited", "low"), "whose context is real"),
+        ("musique", ("limited", "real"), "no rule for"),
+        ("needle", ("high", "high"), "one sentence in a real text"),
+    ],
+)
+def test_a_pair_that_is_no_cell_is_refused_with_the_reason(task, cell, reason):
+    with pytest.raises(InputError, match=reason):
+        DataOptions(task=task, concept=cell[0], context=cell[1], limited="who")
+
+
+def test_limited_needs_a_relation_and_keeps_its_questions_alone(made):
+    with pytest.raises(InputError, match=r"needs data\.limited"):
+        DataOptions(concept="limited")
+    for example in made("mdqa", "limited", "real").examples:
+        assert "who" in example.question
 
 
 def test_one_of_concept_and_context_implies_the_other():
     assert DataOptions(concept="low").cell("train") == ("low", "low")
+    assert DataOptions(concept="low_entity").cell("train") == ("low_entity", "low")
+    assert DataOptions(concept="limited", limited="who").cell("train") == ("limited", "real")
     assert DataOptions(context="symbolic").cell("train") == ("symbolic", "symbolic")
     assert DataOptions().cell("train") == ("high", "high")
     assert DataOptions().cell("val") == ("real", "real")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(0, 300), st.integers(0, 99))
+def test_mixtures_are_exact_at_every_length(weights, count, seed):
+    order = assign(weights, count, seed)
+    assert order == assign(weights, count + 7, seed)[:count]
+    shares = np.asarray(weights) / sum(weights)
+    for length in range(count + 1):
+        wanted = shares * length
+        assert np.all(np.abs(np.bincount(order[:length], minlength=len(weights)) - wanted) < 2)
+    whole = count // sum(weights) * sum(weights)
+    exact = np.bincount(order[:whole], minlength=len(weights))
+    assert exact.tolist() == [w * (whole // sum(weights)) for w in weights]
+
+
+def test_a_mixture_holds_its_cells_and_no_question_twice(tokenizer):
+    mix = [MixOptions("real", None, 0.1), MixOptions("low", "low", 0.9)]
+    chosen = DataOptions(mix=mix, num_train=40)
+    split = make_splits(chosen, Encoder(tokenizer), 0, ["train"])["train"]
+    real = [e for e in split.examples if e.id.startswith("sample-train")]
+    assert split.cell == ("mix", "mix")
+    assert len(real) == 4
+    assert len({e.id for e in split.examples}) == 40
+    alone = make_splits(options("mdqa", "real", "real", 40), Encoder(tokenizer), 0, ["train"])
+    assert all(example in alone["train"].examples for example in real)
+    assert chosen.mix_text == "0.1 real/real + 0.9 low/low"
+
+
+def test_entities_are_runs_of_capitalised_words_and_numbers():
+    sentence = "In 1901 the Nobel Prize in Physics went to Wilhelm Röntgen's team of 3,141 people."
+    assert entities_of(sentence) == [
+        "Nobel Prize",
+        "Physics",
+        "Wilhelm Röntgen",
+        "1901",
+        "3,141",
+    ]
+    assert entities_of("Trains of the Swedish Railway cost 5 crowns.") == ["Swedish Railway", "5"]
+
+
+def test_a_surname_alone_is_the_same_person():
+    symbols = {"Ada Lovelace": "A1", "Lovelace": "A1", "London": "B2"}
+    assert substitute("Ada Lovelace met LOVELACE in london.", symbols) == "A1 met A1 in B2."
+    assert substitute("Londoner", symbols) == "Londoner"

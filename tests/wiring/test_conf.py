@@ -7,7 +7,7 @@ import pytest
 from hydra.utils import instantiate
 
 from runs import configured
-from sce.config import CONF, HeadsetConfig, ScoreConfig, TrainConfig
+from sce.config import CONF, HeadsetConfig, ScoreConfig, TrainConfig, WriteConfig
 
 FILES = sorted(CONF.rglob("*.yaml"))
 GROUPS = [f for f in FILES if f.parent != CONF and "hydra" not in f.parts]
@@ -40,6 +40,10 @@ def test_the_defaults_in_yaml_mirror_those_in_the_code(name, schema):
         assert composed["trainer"].pop("accelerator") == "cpu"
         coded["trainer"].pop("accelerator")
     assert composed == coded
+
+
+def test_the_defaults_of_write_mirror_those_in_the_code_and_it_needs_a_model():
+    assert configured("write", WriteConfig, ["llm=x"]) == WriteConfig(llm="x")
 
 
 def test_headset_needs_files():

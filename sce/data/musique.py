@@ -1,0 +1,101 @@
+"""MuSiQue: multi-hop questions, in the published JSONL (Trivedi et al. 2022, arXiv 2108.00573).
+
+A row holds `question`, `answer`, `answer_aliases`, `paragraphs` (idx, title, paragraph_text) and
+`question_decomposition` (question, answer, paragraph_support_idx), one entry a hop. The evidence is
+one sentence a hop: of the supporting paragraph's sentences that hold the hop's answer, the one that
+shares most words with the hop's question.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from sce.data.example import Document, Example, Span
+from sce.data.text import content_words, occurrences, sentences_holding
+from sce.errors import InputError
+
+
+def from_musique(row: Mapping[str, Any], row_id: str) -> Example:
+    """An Example from one row; its meta holds the hops and their answers.
+
+    Raises:
+        InputError: a field is missing or of the wrong type, a hop points at no paragraph, or its
+            answer does not stand in it.
+    """
+    try:
+        row_id = str(row.get("id", row_id))
+        question = str(row["question"])
+        documents = {
+            int(p["idx"]): Document(
+                f"{row_id}:p{int(p['idx'])}", str(p.get("title") or ""), str(p["paragraph_text"])
+            )
+            for p in row["paragraphs"]
+        }
+        hops = [
+            (str(h["question"]), _text(h["answer"]), int(h["paragraph_support_idx"]))
+            for h in row["question_decomposition"]
+        ]
+        answers = (_text(row["answer"]), *map(_text, row.get("answer_aliases") or ()))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"not a row of the MuSiQue format ({error!r})") from None
+    if len(documents) != len(row["paragraphs"]):
+        raise InputError("two paragraphs share an idx")
+    if not hops:
+        raise InputError("question_decomposition is empty")
+    evidence, found = [], []
+    for number, (hop, answer, index) in enumerate(hops, start=1):
+        if index not in documents:
+            raise InputError(f"hop {number}: paragraph_support_idx={index} is no paragraph's idx")
+        aliases = answers if number == len(hops) else (answer,)
+        span, verbatim = _sentence(documents[index], (answer, *aliases), _asked(hop, hops), number)
+        evidence.append(span)
+        found.append(verbatim)
+    # The last answer may be spelled otherwise in its paragraph; what stands there is an alias.
+    answers = tuple(dict.fromkeys((*answers, found[-1])))
+    meta = {
+        "hops": [hop for hop, _, _ in hops],
+        "hop_answers": list(dict.fromkeys((*(answer for _, answer, _ in hops), *found))),
+    }
+    example = Example(
+        row_id, "musique", tuple(documents.values()), question, answers, tuple(evidence), meta
+    )
+    example.check()
+    return example
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"answers must be texts and not blank, got {value!r:.60}")
+    return value
+
+
+def _asked(hop: str, hops: list[tuple[str, str, int]]) -> str:
+    """A hop's question with earlier answers in place of #1, #2."""
+    answers = [answer for _, answer, _ in hops]
+    return re.sub(
+        r"#(\d+)",
+        lambda m: answers[int(m[1]) - 1] if 0 < int(m[1]) <= len(answers) else m[0],
+        hop,
+    )
+
+
+def _sentence(
+    document: Document, answers: tuple[str, ...], asked: str, number: int
+) -> tuple[Span, str]:
+    """The sentence that answers a hop, and the answer as it stands in it."""
+    text = document.text
+    for answer in answers:
+        spans = occurrences(text, answer) or occurrences(text, answer, loosely=True)
+        sentences = sentences_holding(text, spans)
+        if not sentences:
+            continue
+        wanted = content_words(asked)
+        start, end = max(
+            sentences, key=lambda s: (len(wanted & content_words(text[s[0] : s[1]])), -s[0])
+        )
+        first = next((a, b) for a, b in spans if start <= a and b <= end)
+        return Span(document.id, start, end), text[first[0] : first[1]]
+    raise InputError(
+        f"hop {number}: its answer {answers[0]!r} does not stand in its paragraph "
+        f"{document.title or document.id!r}"
+    )

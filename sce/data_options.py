@@ -1,0 +1,210 @@
+"""The typed values of the data: its task, its splits, the cell of the grid, the size of a context.
+
+Which pairs of concept and context are cells of the grid, and why others are not, is said here.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sce.errors import InputError
+from sce.options import CONCEPTS, CONTEXTS, FORMATS, LIMITS, LOW, TASKS, require, require_in
+
+SPLITS = ("train", "val", "reference")
+# Prompts of a task's own: how long its answers get.
+MAX_NEW_TOKENS = {"mdqa": 16, "musique": 16, "summhay": 48, "needle": 32}
+
+
+@dataclass
+class SplitOptions:
+    """One split: where its real questions come from and which cell of the grid it shows."""
+
+    path: str | None = None
+    """File, folder or `hf:NAME:SPLIT`; None takes this split from the embedded sample or, where
+    another split names a path, from that path's own questions, split by document."""
+    concept: str | None = None
+    """Concept expression; None is the task's default (training: `data.concept`, others: real)."""
+    context: str | None = None
+    """Context diversity; None is the task's default (training: `data.context`, others: real)."""
+
+
+@dataclass
+class MixOptions:
+    """One part of a mixture."""
+
+    concept: str = "real"
+    context: str | None = None
+    """None: the same as the concept, real for limited."""
+    weight: float = 1.0
+    """Share of the training examples, relative to the other parts' weights."""
+
+    def __post_init__(self) -> None:
+        require(self.weight > 0, f"data.mix: weight must be > 0, got {self.weight}")
+
+    @property
+    def cell(self) -> tuple[str, str]:
+        """(concept, context)."""
+        return self.concept, self.context or natural_context(self.concept)
+
+
+@dataclass
+class DataOptions:
+    """The task, its splits and the size of a context."""
+
+    task: str = "mdqa"
+    """mdqa, musique, summhay or needle."""
+    format: str = "auto"
+    """How rows are read: example, nq, musique, summhay, needle, or auto (by the first row)."""
+    concept: str | None = None
+    """Concept expression of the training split: real, limited, high, low, low_template, low_entity
+    or symbolic. None: real where data.train.path names questions to train on, else high."""
+    context: str | None = None
+    """Context diversity of the training split: real, high, low or symbolic. None: as `concept`."""
+    limited: str | None = None
+    """concept=limited: keep real questions of this relation alone: who, when or where."""
+    entity_base: str | None = None
+    """concept=low_entity: sentences whose entities become symbols: real or high. None: real where
+    the context is real, else high."""
+    mix: list[MixOptions] = field(default_factory=list)
+    """Cells that the training split mixes, in place of concept and context."""
+    writer: str = "grammar"
+    """Who wrote the high documents: `grammar` (this package's bank) or `llm` (data.written)."""
+    written: str | None = None
+    """writer=llm: Example JSONL made by python -m sce.write."""
+    train: SplitOptions = field(default_factory=SplitOptions)
+    val: SplitOptions = field(default_factory=SplitOptions)
+    reference: SplitOptions = field(default_factory=SplitOptions)
+    num_documents: int | None = 3
+    """Documents in a context at most; None: no limit of this sort."""
+    context_tokens: int | None = None
+    """Prompt tokens at most, counted by the model's own tokenizer; None: no limit of this sort."""
+    distractors: str = "random"
+    """Where a question's own documents do not fill the context: `random` or `bm25`, drawn from the
+    other questions' documents of the same split, never one that holds an answer."""
+    shuffle_documents: bool = True
+    """Put the documents in an order drawn from (seed, example); False keeps the file's order."""
+    depth: Any = None
+    """Where the evidence's documents stand: None anywhere (uniform), a number 0..1 at that share of
+    the distractors, a list: example i takes the i-th depth, round and round."""
+    haystack: list[str] = field(default_factory=list)
+    """data=needle: .txt files (plain or .gz) that the needles stand in; []: the sample's text."""
+    lengths: list[int] = field(default_factory=list)
+    """data=needle: prompt tokens of a grid of lengths, taken in turn, before context_tokens."""
+    on_bad_row: str = "error"
+    """`error` stops at the first row that is wrong; `skip` passes over such rows, counted."""
+    num_train: int | None = None
+    """Training examples; None: as many as the real split has, whatever the cell (matched sizes)."""
+    num_val: int | None = 24
+    """Validation examples at most; None: all of the split."""
+    num_reference: int | None = 32
+    """Reference examples at most; None: all of the split."""
+    eval_seed: int = 0
+    """Seed of the validation and reference contexts, the same for every run whatever its `seed`."""
+    num_workers: int | None = None
+    """Processes that build a data set of over 256 examples; None: one a core."""
+
+    def __post_init__(self) -> None:
+        require_in("data.task", self.task, TASKS)
+        require_in("data.format", self.format, FORMATS)
+        require_in("data.distractors", self.distractors, ("random", "bm25"))
+        require_in("data.on_bad_row", self.on_bad_row, ("error", "skip"))
+        require_in("data.writer", self.writer, ("grammar", "llm"))
+        counts = ("num_documents", "context_tokens", "num_train", "num_val", "num_reference")
+        for name in (*counts, "num_workers"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"data.{name} must be >= 1, got {value}")
+        require(all(n >= 1 for n in self.lengths), f"data.lengths must be >= 1, got {self.lengths}")
+        require(not self.lengths or self.task == "needle", "data.lengths is for data=needle alone")
+        require(
+            (self.writer == "llm") == (self.written is not None),
+            "data.writer=llm and data.written=FILE go together",
+        )
+        if self.limited is not None:
+            require_in("data.limited", self.limited, LIMITS)
+        if self.entity_base is not None:
+            require_in("data.entity_base", self.entity_base, ("real", "high"))
+        _ = self.depths
+        for split in SPLITS:
+            for concept, context in self.cells(split):
+                check_cell(f"data.{split}", self.task, concept, context)
+                require(
+                    concept != "limited" or self.limited is not None,
+                    f"data.{split}.concept=limited needs data.limited={'|'.join(LIMITS)}",
+                )
+
+    @property
+    def depths(self) -> tuple[float, ...] | None:
+        """The depths that examples take in turn; None: uniform."""
+        if self.depth is None:
+            return None
+        listed = self.depth if isinstance(self.depth, (list, tuple)) else [self.depth]
+        valid = bool(listed) and all(
+            isinstance(d, (int, float)) and not isinstance(d, bool) and 0 <= d <= 1 for d in listed
+        )
+        require(
+            valid, f"data.depth must be null, a number 0..1 or a list of such, got {self.depth}"
+        )
+        return tuple(float(d) for d in listed)
+
+    def cells(self, split: str) -> list[tuple[str, str]]:
+        """The cells of a split: several only in a mixture."""
+        if split == "train" and self.mix:
+            return [part.cell for part in self.mix]
+        return [self.cell(split)]
+
+    def cell(self, split: str) -> tuple[str, str]:
+        """(concept, context) of a split: `data.concept` speaks of the training data alone.
+
+        Where only one of the two is given, the other is the same. A mixture is ("mix", "mix").
+        """
+        if split == "train" and self.mix:
+            return "mix", "mix"
+        options: SplitOptions = getattr(self, split)
+        concept, context = options.concept, options.context
+        if split == "train":
+            concept, context = concept or self.concept, context or self.context
+        default = "high" if split == "train" and self.train.path is None else "real"
+        if self.task == "needle":
+            default = "real"
+        return (
+            concept or context or default,
+            context or (natural_context(concept) if concept else default),
+        )
+
+    @property
+    def mix_text(self) -> str | None:
+        """The mixture in a few words; None where there is none."""
+        if not self.mix:
+            return None
+        total = sum(part.weight for part in self.mix)
+        return " + ".join(f"{p.weight / total:.3g} {'/'.join(p.cell)}" for p in self.mix)
+
+
+def natural_context(concept: str) -> str:
+    """The context that a concept has where none is named."""
+    if concept in LOW:
+        return "low"
+    return "real" if concept == "limited" else concept
+
+
+def check_cell(where: str, task: str, concept: str, context: str) -> None:
+    """Refuse a (concept, context) pair that is not a cell of the grid, with the reason."""
+    require_in(f"{where}.concept", concept, CONCEPTS)
+    require_in(f"{where}.context", context, CONTEXTS)
+    reason = None
+    if task == "needle" and (concept, context) != ("real", "real"):
+        reason = "data=needle is one sentence in a real text, so concept and context are real"
+    elif concept == "limited" and context != "real":
+        reason = "limited is a subset of the real data, whose context is real"
+    elif concept == "limited" and task != "mdqa":
+        reason = f"limited keeps questions by who, when or where, which data={task} has no rule for"
+    elif (concept == "symbolic") != (context == "symbolic"):
+        reason = (
+            "symbolic is a task of its own, keys among keys; a sentence among keys or a key among "
+            "sentences would give the needle away"
+        )
+    if reason:
+        raise InputError(
+            f"{where}: there is no cell (concept={concept}, context={context}): {reason}; cells "
+            "are {real, high, low, low_template, low_entity} x {real, high, low}, (symbolic, "
+            "symbolic) and (limited, real)"
+        )
