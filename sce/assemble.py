@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from sce.config import RunConfig
+from sce.commands import RunConfig
 from sce.data.build import build_missing, open_splits
 from sce.data.encode import Encoder
 from sce.data.plan import Plan, plan_splits

@@ -1,248 +1,20 @@
-"""The root configuration of every entry point, and checks across parts.
+"""The door to Hydra: schemas registered, composed configs typed.
 
 Only this file, sce.one_line and the entry points know Hydra. Imports neither torch nor Lightning,
 so that `--help` and a typo answer at once.
 """
 
 import importlib.util
-import re
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from sce.data_options import DataOptions
+from sce.commands import DatasetConfig, HeadsetConfig, ScoreConfig, TrainConfig, WriteConfig
 from sce.errors import InputError
-from sce.options import (
-    BatchOptions,
-    LoggerOptions,
-    LoraOptions,
-    ModelOptions,
-    OptimizerOptions,
-    ReferenceOptions,
-    ScorerOptions,
-    require,
-    require_in,
-)
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-MODES = ("teacher_forced", "greedy")
-MATCHES = ("exact", "surface")
-
-
-@dataclass
-class TrainerOptions:
-    """Lightning's Trainer, by Lightning's names."""
-
-    accelerator: str = "auto"
-    devices: Any = 1
-    num_nodes: int = 1
-    strategy: str = "auto"
-    precision: str = "32-true"
-    """32-true keeps the adapter in float32; the base has model.dtype whatever stands here."""
-    max_steps: int = 12
-    """Optimiser steps."""
-    accumulate_grad_batches: int = 2
-    gradient_clip_val: float | None = 1.0
-    deterministic: Any = None
-    detect_anomaly: bool = False
-    profiler: str | None = None
-
-    def __post_init__(self) -> None:
-        require(self.max_steps >= 1, f"trainer.max_steps must be >= 1, got {self.max_steps}")
-        count = self.accumulate_grad_batches
-        require(count >= 1, f"trainer.accumulate_grad_batches must be >= 1, got {count}")
-        require(
-            "bf16-true" not in self.precision and "16-true" not in self.precision,
-            f"trainer.precision={self.precision} would cast the adapter and its optimiser; the "
-            "base model's type is model.dtype, leave trainer.precision=32-true",
-        )
-
-
-@dataclass
-class RunConfig:
-    """What training and scoring have in common."""
-
-    model: ModelOptions = field(default_factory=ModelOptions)
-    data: DataOptions = field(default_factory=DataOptions)
-    batch: BatchOptions = field(default_factory=BatchOptions)
-    scorer: ScorerOptions = field(default_factory=ScorerOptions)
-    mode: str = "teacher_forced"
-    """Where answers come from while heads are scored: teacher_forced (gold answers) or greedy."""
-    match: str = "exact"
-    """When a token in the context counts as the token emitted: exact ids, or surface text."""
-    max_new_tokens: int | None = None
-    """Greedy tokens an answer at most; None: as many as the task's answers take."""
-    attention: str = "auto"
-    """auto, sdpa, flash_attention_2, flash_attention_3 or eager."""
-    seed: int = 0
-    debug: bool = False
-    """Show tracebacks of user errors too."""
-
-    def __post_init__(self) -> None:
-        require_in("mode", self.mode, MODES)
-        require_in("match", self.match, MATCHES)
-        require(self.seed >= 0, f"seed must be >= 0, got {self.seed}")
-        most = self.max_new_tokens
-        require(most is None or most >= 1, f"max_new_tokens must be >= 1, got {most}")
-
-
-@dataclass
-class TrainConfig(RunConfig):
-    """python -m sce.train."""
-
-    lora: LoraOptions = field(default_factory=LoraOptions)
-    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
-    trainer: TrainerOptions = field(default_factory=TrainerOptions)
-    reference: ReferenceOptions = field(default_factory=ReferenceOptions)
-    callbacks: dict[str, Any] = field(default_factory=dict)
-    """Name -> `_target_` and arguments, in the order they act."""
-    logger: LoggerOptions = field(default_factory=LoggerOptions)
-    val_every: int = 4
-    """Optimiser steps between validations; step 0 and the last step are always validated."""
-    save_every: int | None = None
-    """Optimiser steps between checkpoints besides those after validations; None: only those."""
-    name: str | None = None
-    """Run name; None: <task>-<concept>-<context>."""
-    study: str | None = None
-    """Name that groups runs."""
-    run_dir: str | None = None
-    """Folder of the run; None: runs/<name>-seed<seed>, numbered on where taken."""
-    resume: bool = False
-    """Go on from the last checkpoint in run_dir."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.val_every >= 1, f"val_every must be >= 1, got {self.val_every}")
-        require(
-            self.save_every is None or self.save_every >= 1,
-            f"save_every must be >= 1, got {self.save_every}",
-        )
-        require(
-            not self.resume or self.run_dir is not None,
-            "resume=true needs run_dir=FOLDER, the run to go on with",
-        )
-
-
-@dataclass
-class ScoreConfig(RunConfig):
-    """python -m sce.score."""
-
-    adapter: str | None = None
-    """Folder of an adapter; None scores the untuned model."""
-    split: str = "reference"
-    """Which split's examples are scored: train, val or reference."""
-    out: str = "heads.json"
-    """HeadScores JSON of scorer and mode; a folder (ending in /) gets a file for each of all."""
-    audit: str | None = None
-    """JSON Lines with what is needed to check every score by hand."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_in("split", self.split, ("train", "val", "reference"))
-
-
-@dataclass
-class HeadsetConfig:
-    """python -m sce.headset."""
-
-    action: str = "show"
-    """show or average."""
-    files: list[str] = field(default_factory=list)
-    base: str | None = None
-    """HeadScores of the untuned model, stored with an average."""
-    out: str | None = None
-    tau: float = 0.1
-    k: int = 20
-    debug: bool = False
-
-    def __post_init__(self) -> None:
-        require_in("action", self.action, ("show", "average"))
-        require(bool(self.files), "files=[A.json,B.json]: name at least one HeadScores file")
-        require(
-            self.action != "average" or self.out is not None, "action=average needs out=FILE.json"
-        )
-
-
-@dataclass
-class WriteConfig:
-    """python -m sce.write."""
-
-    llm: str = ""
-    """The model's name, as the server knows it."""
-    base_url: str = "http://localhost:8000/v1"
-    """Root of an OpenAI-compatible API."""
-    api_key_env: str = "OPENAI_API_KEY"
-    """Environment variable that holds the key; where it is unset, "none" is sent."""
-    num_documents: int = 100
-    seed: int = 0
-    words: int = 100
-    """Words a document is asked to have, about."""
-    min_words: int | None = None
-    """Words a document must have; None: half of `words`."""
-    max_words: int | None = None
-    """Words a document may have; None: twice `words`."""
-    attempts: int = 4
-    """Answers looked at for one document at most; at temperature 0 they are all alike."""
-    temperature: float | None = 0.8
-    """None here and below: not sent, so the server's own."""
-    top_p: float | None = None
-    max_tokens: int | None = 1024
-    """Tokens of an answer at most."""
-    extra_body: dict[str, Any] = field(default_factory=dict)
-    """More fields of the request, for servers that know more."""
-    concurrency: int = 4
-    """Requests under way at once at most."""
-    timeout_seconds: float = 120.0
-    """Of one request."""
-    max_retries: int = 5
-    """Times a request is sent again when it fails, with back-off."""
-    price_input: float | None = None
-    """Price of a million prompt tokens; None: cost is not shown."""
-    price_output: float | None = None
-    """Price of a million answer tokens."""
-    cache: str = "runs/write-cache"
-    """Folder of all answers so far: what is in it is not asked again."""
-    out: str = "written.jsonl"
-    """Example JSONL, gzipped where the name ends in .gz."""
-    overwrite: bool = False
-    """Replace `out` where it exists."""
-    debug: bool = False
-
-    def __post_init__(self) -> None:
-        require(bool(self.llm), "llm=NAME: name the model, as the server knows it")
-        require(
-            re.match(r"https?://[^/@\s]+(/[^@\s]*)?$", self.base_url) is not None,
-            "base_url must look like http://HOST:PORT/v1, without a name or password in it",
-        )
-        # Whoever puts the key itself here must not find it in an error message.
-        require(
-            re.fullmatch(r"[A-Za-z_]\w*", self.api_key_env, re.ASCII) is not None,
-            "api_key_env must be the name of an environment variable, not the key",
-        )
-        for name in ("num_documents", "words", "attempts", "concurrency", "max_tokens"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"{name} must be >= 1, got {value}")
-        for name in ("seed", "max_retries", "temperature", "price_input", "price_output"):
-            value = getattr(self, name)
-            require(value is None or value >= 0, f"{name} must be >= 0, got {value}")
-        require(
-            self.timeout_seconds > 0, f"timeout_seconds must be > 0, got {self.timeout_seconds}"
-        )
-        low, high = self.word_limits()
-        require(1 <= low <= high, f"min_words..max_words must be a range, got {low}..{high}")
-        require(
-            (self.price_input is None) == (self.price_output is None),
-            "price_input and price_output: give both or neither",
-        )
-
-    def word_limits(self) -> tuple[int, int]:
-        """Words a document must and may have."""
-        low = (self.words + 1) // 2 if self.min_words is None else self.min_words
-        return low, 2 * self.words if self.max_words is None else self.max_words
-
 
 Schema = TypeVar("Schema")
 
@@ -254,6 +26,7 @@ def register() -> None:
         "train_schema": TrainConfig,
         "score_schema": ScoreConfig,
         "headset_schema": HeadsetConfig,
+        "dataset_schema": DatasetConfig,
         "write_schema": WriteConfig,
     }.items():
         store.store(name=name, node=node)

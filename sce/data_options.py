@@ -70,6 +70,9 @@ class DataOptions:
     """Who wrote the high documents: `grammar` (this package's bank) or `llm` (data.written)."""
     written: str | None = None
     """writer=llm: Example JSONL made by python -m sce.write."""
+    built: str | None = None
+    """Folder written by `python -m sce.dataset action=build` with these options; None: what is not
+    built yet is built into the cache."""
     train: SplitOptions = field(default_factory=SplitOptions)
     val: SplitOptions = field(default_factory=SplitOptions)
     reference: SplitOptions = field(default_factory=SplitOptions)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -40,6 +41,37 @@ def head_maps(maps: Mapping[str, np.ndarray], *, title: str, tau: float | None =
         axis.set_yticks(_ticks(layers))
     axes[0].set_ylabel("layer")
     figure.colorbar(axes[-1].images[0], ax=list(axes), label="score", shrink=0.8)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def histograms(cards: Mapping[str, Mapping[str, Any]], *, title: str) -> Figure:
+    """Prompt tokens and needle depths of every split, from their data cards.
+
+    Args:
+        cards: split -> its card, with `token_histogram` and `depth`.
+        title: above all of them.
+    """
+    figure = Figure(figsize=(3.4 * len(cards) + 0.6, 4.6), layout="constrained")
+    axes = figure.subplots(2, len(cards), squeeze=False)
+    for column, (name, card) in enumerate(cards.items()):
+        edges, counts = card["token_histogram"]["edges"], card["token_histogram"]["counts"]
+        widths = np.maximum(np.diff(edges), 1)
+        axes[0][column].bar(edges[:-1], counts, width=widths, align="edge", color="tab:blue")
+        axes[0][column].set_title(f"{name}: {card['num_examples']:,} examples", fontsize=9)
+        axes[0][column].set_xlabel("prompt tokens")
+        depths = card["depth"]["histogram"]
+        axes[1][column].bar(
+            np.arange(len(depths)) / len(depths),
+            depths,
+            width=1 / len(depths),
+            align="edge",
+            color="tab:orange",
+        )
+        axes[1][column].set_xlim(0, 1)
+        axes[1][column].set_xlabel("depth of the first evidence token")
+    for row in axes:
+        row[0].set_ylabel("examples")
     figure.suptitle(title, fontsize=10)
     return figure
 

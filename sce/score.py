@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig
 
-from sce.config import CONF, MODES, ScoreConfig, register, typed
+from sce.commands import MODES, ScoreConfig
+from sce.config import CONF, register, typed
 from sce.errors import InputError
 from sce.one_line import one_line_errors, run
 

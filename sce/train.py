@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from sce.config import CONF, TrainConfig, check_callbacks_package, register, typed
+from sce.commands import TrainConfig
+from sce.config import CONF, check_callbacks_package, register, typed
 from sce.errors import InputError
 from sce.logger import is_rank_zero
 from sce.one_line import one_line_errors, run

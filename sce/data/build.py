@@ -26,37 +26,59 @@ from sce.data import card as cards
 from sce.data.encode import Encoder
 from sce.data.plan import Plan
 from sce.data.recipe import Recipe
-from sce.data.table import CARD, SHARD, Split, finish, num_shards, read_split, write_shard
+from sce.data.table import CARD, Split, finish, num_shards, read_split, write_shard
+from sce.data_options import SPLITS
 from sce.errors import InputError
 
 _log = logging.getLogger(__name__)
 
 
-def build_missing(plan: Plan, encoder: Encoder, *, folder: Path | None = None) -> dict[str, Path]:
+def build_missing(plan: Plan, encoder: Encoder, *, out: Path | None = None) -> dict[str, Path]:
     """Build the splits of a plan that are not there yet.
 
     Args:
-        plan: what to build.
+        plan: what to build; with `data.built` its splits are taken from that folder.
         encoder: the one the plan was made with.
-        folder: where to put them, each in a folder of its split's name; None: the cache.
+        out: where to put them, each in a folder of its split's name; None: the cache.
 
     Returns:
         Split -> its folder.
 
     Raises:
-        InputError: an example cannot be made, or splits share something after all.
+        InputError: an example cannot be made, or the folder that is named holds other data.
     """
+    built = plan.options.built
     folders = {}
     for name, recipe in plan.recipes.items():
-        identity = _identity(plan, recipe, encoder)
-        target = (folder / name) if folder else cache_folder() / "data" / identity
+        content = _content(plan, recipe, encoder)
+        if built is not None and out is None:
+            folders[name] = _built(Path(built).expanduser() / name, content)
+            continue
+        target = out / name if out else cache_folder() / "data" / _digest(content)
         target.parent.mkdir(parents=True, exist_ok=True)
         # Of several processes on a machine one builds, and the others wait and find it.
-        with FileLock(target.with_name(f"{target.name}.lock")):
-            if not (target / CARD).is_file() or read_split(target).card["identity"] != identity:
-                _build(plan, recipe, encoder, target, identity)
+        with FileLock(target.with_name(f".{target.name}.lock")):
+            if not (target / CARD).is_file() or read_split(target).card["content"] != content:
+                _build(plan, recipe, encoder, target, content)
         folders[name] = target
     return folders
+
+
+def _built(folder: Path, content: dict[str, Any]) -> Path:
+    """The folder, if it holds what is asked for; data made by an earlier version will do."""
+    theirs = read_split(folder).card["content"]
+    differs = sorted(key for key in content if key != "code" and theirs.get(key) != content[key])
+    if differs:
+        own, other = content[differs[0]], theirs.get(differs[0])
+        if differs[0] == "options" and isinstance(other, dict):
+            names = [name for name in own if own[name] != other.get(name)] or ["?"]
+            differs[0] = f"data.{names[0]}"
+            own, other = own.get(names[0]), other.get(names[0])
+        raise InputError(
+            f"data.built={folder.parent}: its {folder.name} split was built with "
+            f"{differs[0]}={other}, but this run has {own}; repeat the options, or build it anew"
+        )
+    return folder
 
 
 def open_splits(folders: Mapping[str, Path]) -> dict[str, Split]:
@@ -98,13 +120,14 @@ def _owner(split: Split, key: int) -> str:
     return next(str(name) for name, own in zip(names, keys, strict=True) if key in own)
 
 
-def _build(plan: Plan, recipe: Recipe, encoder: Encoder, target: Path, identity: str) -> None:
+def _build(
+    plan: Plan, recipe: Recipe, encoder: Encoder, target: Path, content: dict[str, Any]
+) -> None:
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
     temporary.chmod(0o755)
     try:
         _write_shards(recipe, encoder, temporary, plan.options.num_workers)
-        card = cards.make(plan, recipe, encoder, temporary)
-        finish(temporary, {**card, "identity": identity})
+        finish(temporary, {**cards.make(plan, recipe, encoder, temporary), "content": content})
         if target.exists():
             shutil.rmtree(target)
         temporary.rename(target)
@@ -151,28 +174,40 @@ def _progress() -> Progress:
     )
 
 
-def _identity(plan: Plan, recipe: Recipe, encoder: Encoder) -> str:
-    """Hash of all that decides what a split holds."""
+def _content(plan: Plan, recipe: Recipe, encoder: Encoder) -> dict[str, Any]:
+    """All that decides what a split holds, in plain types."""
     options = asdict(plan.options)
-    for name in ("num_workers", "num_train", "num_val", "num_reference", "on_bad_row"):
+    for name in ("num_workers", "num_train", "num_val", "num_reference", "on_bad_row", "built"):
         options.pop(name)
     if recipe.split != "train":  # what only the training split is made of
-        for name in ("concept", "context", "limited", "mix", "writer", "written", "train"):
+        for name in ("concept", "context", "limited", "mix", "writer", "written"):
             options.pop(name)
         options["train"] = plan.options.train.path
-    content = {
-        "options": options,
+    # By content, not by name: the same file may lie elsewhere.
+    paths = {str(getattr(plan.options, name).path) for name in SPLITS} | {str(plan.options.written)}
+    for split in SPLITS:
+        if isinstance(options[split], dict):
+            options[split].pop("path")
+        else:
+            options.pop(split)
+    for name in ("written", "haystack"):
+        options.pop(name, None)
+    return {
+        "options": json.loads(json.dumps(options)),
         "split": recipe.split,
-        "cell": recipe.cell,
+        "cell": list(recipe.cell),
         "seed": recipe.seed,
-        "count": len(recipe),
-        "sources": {path: source_sha256(path) for path in sorted(plan.sources)},
+        "num_examples": len(recipe),
+        "sources": sorted(source_sha256(path) for path in plan.sources if path in paths),
         "haystack": [source_sha256(path) for path in plan.options.haystack],
-        "encoder": encoder.sha256,
+        "tokenizer": encoder.sha256,
         "prompt": encoder.prompt_sha256(plan.options.task),
+        "rows_skipped": sum(len(source.skipped) for source in plan.sources.values()),
         "code": code_sha256(),
-        "skipped": {path: len(s.skipped) for path, s in sorted(plan.sources.items())},
     }
+
+
+def _digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -199,6 +234,3 @@ def code_sha256() -> str:
             digest.update(f"{file.relative_to(folder)}\n".encode())
             digest.update(file.read_bytes())
     return digest.hexdigest()
-
-
-__all__ = ["SHARD", "build_missing", "check_built", "code_sha256", "open_splits", "source_sha256"]

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +12,7 @@ import datasets
 import numpy as np
 
 from sce.data.encode import Encoder
+from sce.data.expressions import draw, num_needles
 from sce.data.plan import Plan
 from sce.data.recipe import Recipe
 from sce.data.table import SCHEMA
@@ -26,6 +28,7 @@ def make(plan: Plan, recipe: Recipe, encoder: Encoder, folder: Path) -> dict[str
     lengths = np.asarray(table["length"][:])
     depths = np.asarray(table["depth"][:], dtype=np.float64)
     leaks = np.asarray(table["own_leaks"][:])
+    source = plan.origins[recipe.split]
     return {
         "schema": SCHEMA,
         "split": recipe.split,
@@ -48,10 +51,8 @@ def make(plan: Plan, recipe: Recipe, encoder: Encoder, folder: Path) -> dict[str
             "documents": int(leaks.sum()),
         },
         "selection": dict(plan.facts.get(recipe.split, {})),
-        "source": plan.origins[recipe.split],
-        "licence": _SAMPLE_LICENCE
-        if plan.origins[recipe.split] == "the sample"
-        else "the source's",
+        "source": source,
+        "licence": _SAMPLE_LICENCE if source == "the sample" else "the source's",
         "rows_skipped": {path: len(s.skipped) for path, s in plan.sources.items()},
         "left_out": {path: dict(s.counts) for path, s in plan.sources.items() if s.counts},
         "shared_between_splits": str(plan.overlap),
@@ -60,6 +61,89 @@ def make(plan: Plan, recipe: Recipe, encoder: Encoder, folder: Path) -> dict[str
         "options": asdict(plan.options),
         "versions": {name: version(name) for name in ("sce", "transformers", "datasets", "numpy")},
     }
+
+
+def auc_of_real_and_high(plan: Plan, count: int = 500) -> float | None:
+    """How well a small classifier tells high needles from real ones; 0.5 is not at all.
+
+    Logistic regression on TF-IDF of words and pairs of words, five-fold cross-validated area under
+    the ROC curve, on at most `count` needle sentences of each. None with fewer than ten real ones.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+    from sklearn.pipeline import make_pipeline
+
+    real = [text for e in plan.questions["train"] for text in e.evidence_texts()][:count]
+    if plan.options.task == "needle" or len(real) < 10:
+        return None
+    rng = np.random.default_rng(0)
+    high: list[str] = []
+    while len(high) < len(real):
+        drawn = draw(plan.options.task, "high", num_needles(plan.options.task, rng), rng)
+        high += [sentence for needle in drawn.needles for sentence in needle.sentences]
+    high = high[: len(real)]
+    model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression(max_iter=1000))
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    labels = [0] * len(real) + [1] * len(high)
+    return float(cross_val_score(model, real + high, labels, cv=folds, scoring="roc_auc").mean())
+
+
+def as_markdown(cards: Mapping[str, Mapping[str, Any]], auc: float | None) -> str:
+    """The cards of all splits as one table, for people."""
+    rows = {
+        "cell": lambda c: c["mix"] or ", ".join(c["cell"]),
+        "source": lambda c: c["source"],
+        "licence": lambda c: c["licence"],
+        "examples": lambda c: f"{c['num_examples']:,}",
+        "prompt tokens": lambda c: _span_text(c["prompt_tokens"]),
+        "target tokens": lambda c: _span_text(c["target_tokens"]),
+        "evidence tokens": lambda c: _span_text(c["evidence_tokens"]),
+        "documents": lambda c: _span_text(c["documents"]),
+        "depth of the first evidence": lambda c: _span_text(c["depth"]),
+        "the same example twice": lambda c: c["duplicates"]["examples"],
+        "own documents that hold an answer": lambda c: _leak_text(c),
+        "rows skipped": lambda c: sum(c["rows_skipped"].values()),
+        "left out": lambda c: _left_out(c),
+        "kept of a subset": lambda c: _pairs(c["selection"]),
+        "written by": lambda c: c["writer"],
+        "seed": lambda c: c["seed"],
+        "sha256": lambda c: f"`{c['sha256'][:16]}`",
+    }
+    names = list(cards)
+    first = cards[names[0]]
+    lines = [
+        f"# {first['task']}: data card",
+        "",
+        f"Tokenizer {first['tokenizer']['name']}. Shared between the splits: "
+        f"{first['shared_between_splits']}.",
+    ]
+    if auc is not None:
+        lines.append(
+            f"\nA small classifier tells high needles from real ones with an AUC of {auc:.3f}."
+        )
+    lines += ["", f"| | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
+    lines += [
+        f"| {row} | {' | '.join(str(get(cards[n])) for n in names)} |" for row, get in rows.items()
+    ]
+    return "\n".join([*lines, "", "![Prompt tokens and depths](card.png)", ""])
+
+
+def _span_text(spread: Mapping[str, float]) -> str:
+    return f"{spread['mean']:,.4g} ({spread['min']:,.4g} to {spread['max']:,.4g})"
+
+
+def _leak_text(card: Mapping[str, Any]) -> str:
+    leaks = card["own_documents_that_hold_an_answer"]
+    return f"{leaks['documents']} in {leaks['examples']} examples"
+
+
+def _left_out(card: Mapping[str, Any]) -> str:
+    return "; ".join(_pairs(counts) for counts in card["left_out"].values()) or "nothing"
+
+
+def _pairs(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items()) or "-"
 
 
 def _spread(values: np.ndarray) -> dict[str, float]:

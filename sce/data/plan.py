@@ -40,6 +40,8 @@ class Plan:
     """Path -> what was read from it."""
     origins: Mapping[str, str]
     """Split -> where its questions come from, in words."""
+    questions: Mapping[str, Sequence[Example]] = field(repr=False)
+    """Split -> its real questions."""
     overlap: Overlap
     """What was compared between the splits (nothing is shared)."""
     facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -68,7 +70,7 @@ def plan_splits(
     recipes = {
         name: planner.recipe(name, seed if name == "train" else options.eval_seed) for name in names
     }
-    return Plan(options, recipes, sources, origins, overlap, planner.facts)
+    return Plan(options, recipes, sources, origins, questions, overlap, planner.facts)
 
 
 def _read(path: str, options: DataOptions, sources: dict[str, Source]) -> list[Example]:

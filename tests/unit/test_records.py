@@ -149,7 +149,7 @@ def test_a_missing_reference_prints_the_commands(tmp_path):
 
 def test_the_commands_that_make_a_reference_compose_and_tune_on_real_data():
     from runs import configured
-    from sce.config import HeadsetConfig, ScoreConfig, TrainConfig
+    from sce.commands import HeadsetConfig, ScoreConfig, TrainConfig
 
     typed = ["model=llama3_8b", "data.concept=low", "lora.r=4", "seed=3"]
     typed.append("data.train.path='a b.jsonl'")

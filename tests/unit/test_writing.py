@@ -19,7 +19,7 @@ from conftest import ROOT
 from fake_llm import FILLER, FakeLLM, asked, completion, good_text
 from runs import configured
 from sce import passages
-from sce.config import WriteConfig
+from sce.commands import WriteConfig
 from sce.data.example import Example
 from sce.errors import InputError
 from sce.passages import Fact, Names, Passage, fact_of, passage

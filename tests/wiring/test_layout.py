@@ -68,13 +68,14 @@ def test_no_file_of_ours_has_an_equals_sign_in_its_name_or_a_machine_s_path_in_i
 
 def test_commands_in_the_readme_name_options_that_exist():
     from runs import configured
-    from sce.config import HeadsetConfig, ScoreConfig, TrainConfig, WriteConfig
+    from sce.commands import DatasetConfig, HeadsetConfig, ScoreConfig, TrainConfig, WriteConfig
 
     schemas = {
         "train": TrainConfig,
         "score": ScoreConfig,
         "headset": HeadsetConfig,
         "write": WriteConfig,
+        "dataset": DatasetConfig,
     }
     text = README.replace("\\\n", " ").replace("$seed", "0").replace("$cell", "real")
     commands = re.findall(r"^ *python -m sce\.(\w+)(.*)$", text, re.MULTILINE)

@@ -305,7 +305,7 @@ def test_the_loss_is_the_mean_over_target_tokens(tiny_folder):
     """Of one step's examples, worked out with the stock model and its own cross-entropy."""
     from runs import configured
     from sce.assemble import assemble
-    from sce.config import TrainConfig
+    from sce.commands import TrainConfig
     from sce.data.loader import train_loader
 
     run_dir = run_train(tiny_folder, "logger=csv", "trainer.max_steps=1", "val_every=1")

@@ -1,0 +1,165 @@
+"""python -m sce.dataset: build data sets, look at an example, check one's own questions."""
+
+import gzip
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hydra
+from omegaconf import DictConfig
+
+from sce.commands import DatasetConfig
+from sce.config import CONF, register, typed
+from sce.data_options import SPLITS
+from sce.errors import InputError
+from sce.one_line import one_line_errors, run
+
+if TYPE_CHECKING:
+    from sce.data.encode import Encoder
+    from sce.data.plan import Plan
+
+register()
+_log = logging.getLogger("sce")
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="dataset")
+@one_line_errors
+def main(composed: DictConfig) -> None:
+    """Build, show or check."""
+    dataset(typed(composed, DatasetConfig))
+
+
+def dataset(config: DatasetConfig) -> None:
+    """Do what was asked for.
+
+    Raises:
+        InputError: the user's input is wrong; no file has been written then.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    _log.setLevel(logging.INFO)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if config.out is not None and Path(config.out).exists():
+        raise InputError(f"out={config.out} exists; name another or delete it")
+    from sce.data.encode import Encoder
+    from sce.data.plan import plan_splits
+    from sce.model.build import find, load_tokenizer
+
+    encoder = Encoder(load_tokenizer(find(config.model)))
+    plan = plan_splits(config.data, encoder, config.seed, SPLITS)
+    for path, source in plan.sources.items():
+        for line in source.skipped[:5]:
+            _log.info("skipped    %s", line)
+        if source.skipped:
+            _log.info("skipped    %d rows of %s in all", len(source.skipped), path)
+    if config.action == "show":
+        _show(config, plan, encoder)
+    elif config.action == "check":
+        _check(config, plan, encoder)
+    elif str(config.out).removesuffix(".gz").endswith(".jsonl"):
+        _build_jsonl(config, plan, Path(str(config.out)))
+    else:
+        _build(plan, encoder, Path(str(config.out)))
+
+
+def _build(plan: "Plan", encoder: "Encoder", out: Path) -> None:
+    """Arrow folders of all splits, and their card."""
+    from sce.data.build import build_missing, open_splits
+    from sce.data.card import as_markdown, auc_of_real_and_high
+    from sce.figures import histograms, save_png
+
+    splits = open_splits(build_missing(plan, encoder, out=out))
+    for lock in out.glob(".*.lock"):
+        lock.unlink(missing_ok=True)
+    cards = {name: split.card for name, split in splits.items()}
+    text = as_markdown(cards, auc_of_real_and_high(plan))
+    save_png(histograms(cards, title=f"{plan.options.task}: {out.name}"), out / "card.png")
+    (out / "card.md").write_text(text, encoding="utf-8")
+    _log.info(
+        "%s\nwrote %s: to train on it, repeat the data options and add data.built=%s",
+        text,
+        out,
+        out,
+    )
+
+
+def _build_jsonl(config: DatasetConfig, plan: "Plan", out: Path) -> None:
+    """Example JSONL of one split, whole or not at all."""
+    from rich.progress import track
+
+    recipe = plan.recipes[config.split]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        partial = Path(folder) / out.name
+        opener = gzip.open if out.suffix == ".gz" else open
+        with opener(partial, "wt", encoding="utf-8") as stream:
+            for index in track(range(len(recipe)), "building", transient=True):
+                line = json.dumps(recipe.example(index).to_json(), ensure_ascii=False)
+                stream.write(f"{line}\n")
+        partial.rename(out)
+    _log.info("wrote %s: %d examples of %s", out, len(recipe), config.split)
+
+
+def _show(config: DatasetConfig, plan: "Plan", encoder: "Encoder") -> None:
+    from rich.console import Console
+
+    from sce.data.show import rendered
+
+    recipe = plan.recipes[config.split]
+    if not 0 <= config.index < len(recipe):
+        raise InputError(f"index={config.index}: data.{config.split} has {len(recipe)} examples")
+    example = recipe.example(config.index)
+    encoded = encoder.encode(example)
+    Console().print(rendered(example, encoded, whole=config.whole))
+    if config.html is not None:
+        file = Path(config.html)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with Path(os.devnull).open("w") as nowhere:
+            console = Console(record=True, file=nowhere, width=110, force_terminal=True)
+            console.print(rendered(example, encoded, whole=True))
+            file.write_text(console.export_html(), encoding="utf-8")
+        _log.info("wrote %s", file)
+
+
+def _check(config: DatasetConfig, plan: "Plan", encoder: "Encoder") -> None:
+    from rich.progress import Progress
+
+    from sce.data.card import auc_of_real_and_high
+    from sce.data.check import check_plan
+
+    total = sum(len(recipe) for recipe in plan.recipes.values())
+    with Progress(transient=True) as progress:
+        task = progress.add_task("checking", total=total)
+        found = check_plan(plan, encoder, lambda: progress.advance(task))
+    for name, recipe in plan.recipes.items():
+        _log.info("%-10s %d examples of %s", name, len(recipe), ", ".join(recipe.cell))
+    _log.info("shared     %s", plan.overlap)
+    for source in plan.sources.values():
+        for what, count in source.counts.items():
+            _log.info("%-10s %d %s", source.format, count, what)
+    auc = auc_of_real_and_high(plan)
+    if auc is not None:
+        _log.info("AUC        %.3f between real and high needles (0.5: not to be told apart)", auc)
+    for line in found.wrong[:20]:
+        _log.info("wrong      %s", line)
+    if found.wrong:
+        raise InputError(
+            f"{len(found.wrong)} faults in {found.num_examples} examples, listed above"
+        )
+    _log.info(
+        "checked    %d examples, %d needles: all in place, no answer in what was added, no prompt "
+        "over its limit",
+        found.num_examples,
+        found.num_needles,
+    )
+
+
+def cli() -> None:
+    """Console script."""
+    run(main)
+
+
+if __name__ == "__main__":
+    cli()
