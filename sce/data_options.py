@@ -94,6 +94,9 @@ class DataOptions:
     """data=needle: prompt tokens of a grid of lengths, taken in turn, before context_tokens."""
     on_bad_row: str = "error"
     """`error` stops at the first row that is wrong; `skip` passes over such rows, counted."""
+    on_overlap: str = "error"
+    """What happens to questions, documents or needles that two splits' own files share: `error`, or
+    `drop` them from training (then from validation), counted."""
     num_train: int | None = None
     """Training examples; None: as many as the real split has, whatever the cell (matched sizes)."""
     num_val: int | None = 24
@@ -110,6 +113,7 @@ class DataOptions:
         require_in("data.format", self.format, FORMATS)
         require_in("data.distractors", self.distractors, ("random", "bm25"))
         require_in("data.on_bad_row", self.on_bad_row, ("error", "skip"))
+        require_in("data.on_overlap", self.on_overlap, ("error", "drop"))
         require_in("data.writer", self.writer, ("grammar", "llm"))
         counts = ("num_documents", "context_tokens", "num_train", "num_val", "num_reference")
         for name in (*counts, "num_workers"):

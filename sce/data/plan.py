@@ -19,7 +19,13 @@ from sce.data.mdqa import is_limited_to
 from sce.data.pools import Pool, RealPool, WrittenPool
 from sce.data.recipe import CellRecipe, Layout, Questions, Recipe, make_rng
 from sce.data.sources import Source, read_source
-from sce.data.splits import Overlap, check_disjoint, gold_documents, split_by_document
+from sce.data.splits import (
+    Overlap,
+    check_disjoint,
+    gold_documents,
+    split_by_document,
+    take_out_foreign,
+)
 from sce.data_options import SPLITS, DataOptions
 from sce.errors import InputError
 
@@ -64,7 +70,11 @@ def plan_splits(
     """
     sources: dict[str, Source] = {}
     questions, origins = _questions(options, sources)
-    overlap = check_disjoint(questions)
+    questions, removed = take_out_foreign(questions, drop=options.on_overlap == "drop")
+    empty = [name for name in SPLITS if not questions[name]]
+    if empty:
+        raise InputError(f"data.on_overlap=drop leaves data.{empty[0]} without a question")
+    overlap = check_disjoint(questions, removed)
     written = _written(options, sources)
     planner = _Planner(options, encoder, questions, written)
     recipes = {

@@ -62,8 +62,7 @@ def split_by_document(
         seed: draws the order in which groups are dealt.
 
     Returns:
-        split name -> examples. A split's own distractors that are another split's gold documents
-        are taken out, since distractors go first.
+        split name -> examples.
     """
     groups = _groups(examples)
     order = np.random.default_rng([seed, len(groups)]).permutation(len(groups))
@@ -75,11 +74,45 @@ def split_by_document(
             for name, share in shares.items()
         }
         splits[max(missing, key=missing.__getitem__)].extend(groups[int(index)])
-    taken: set[str] = set()
-    for name in reversed(list(splits)):
-        splits[name] = [_without(example, taken) for example in splits[name]]
-        taken |= {document.text for example in splits[name] for document in example.documents}
     return splits
+
+
+def take_out_foreign(
+    splits: Mapping[str, Sequence[Example]], *, drop: bool
+) -> tuple[dict[str, list[Example]], dict[str, int]]:
+    """Splits without what belongs to another one, and how much went.
+
+    An example's own distractors that are another split's gold documents are taken out, since
+    distractors go first; so are a split's that a later one shows too. With `drop`, so are training
+    examples that share a question, gold document or needle with validation or reference, and
+    validation examples that share one with reference.
+    """
+    kept = {name: list(examples) for name, examples in splits.items()}
+    counts = {"examples": 0, "distractors": 0}
+    names = list(kept)
+    for index, name in enumerate(names):
+        if drop:
+            later = {k for other in names[index + 1 :] for e in kept[other] for k in keys_of(e)}
+            clean = [e for e in kept[name] if not {k for k in keys_of(e) if _strict(k)} & later]
+            counts["examples"] += len(kept[name]) - len(clean)
+            kept[name] = clean
+    golds = {name: {d.text for e in kept[name] for d in gold_documents(e)} for name in names}
+    shown: set[str] = set()
+    for name in reversed(names):
+        foreign = shown.union(*(golds[other] for other in names if other != name))
+        clean = [_without(example, foreign) for example in kept[name]]
+        counts["distractors"] += sum(
+            len(before.documents) - len(after.documents)
+            for before, after in zip(kept[name], clean, strict=True)
+        )
+        kept[name] = clean
+        shown |= {document.text for example in clean for document in example.documents}
+    return kept, counts
+
+
+def _strict(key: str) -> bool:
+    """Titles keep questions together when a source is dealt, but two paragraphs may share one."""
+    return not key.startswith("title ")
 
 
 def _without(example: Example, texts: set[str]) -> Example:
@@ -99,6 +132,8 @@ class Overlap:
     """Split -> different documents, distractors included."""
     needles: Mapping[str, int]
     """Split -> different needle sentences."""
+    removed: Mapping[str, int]
+    """Examples dropped, and own distractors taken out, for being another split's."""
 
     def __str__(self) -> str:
         def listed(counts: Mapping[str, int]) -> str:
@@ -107,11 +142,13 @@ class Overlap:
         return (
             f"0 of {listed(self.questions)} questions, {listed(self.documents)} documents, "
             f"{listed(self.needles)} needles ({' / '.join(self.questions)}; checked)"
-        )
+        ) + "".join(f"; {n:,} {what} taken out for it" for what, n in self.removed.items() if n)
 
 
-def check_disjoint(splits: Mapping[str, Sequence[Example]]) -> Overlap:
-    """Raise `InputError` naming what two splits share: a question, document, title or needle.
+def check_disjoint(
+    splits: Mapping[str, Sequence[Example]], removed: Mapping[str, int] | None = None
+) -> Overlap:
+    """Raise `InputError` naming what two splits share: a question, document or needle.
 
     Gold documents are compared with every document of the other split, since a training distractor
     that is a validation needle leaks it.
@@ -126,12 +163,14 @@ def check_disjoint(splits: Mapping[str, Sequence[Example]]) -> Overlap:
                 raise InputError(
                     f"data.{left} and data.{right} share {len(shared)} questions or "
                     f"documents, such as the {what} {text[:60]!r}; give them sources that share "
-                    f"none, or name only data.train.path and let it be split by document"
+                    f"none, let the earlier split lose them (data.on_overlap=drop), or name only "
+                    f"data.train.path and let it be split by document"
                 )
     return Overlap(
         questions={name: len(view.examples) for name, view in views.items()},
         documents={name: len(view.texts) for name, view in views.items()},
         needles={name: len(view.needles) for name, view in views.items()},
+        removed=removed or {},
     )
 
 
@@ -144,7 +183,6 @@ class _View:
         # Documents shared by many questions are looked at once.
         self.texts = {d.text for d in {id(d): d for e in examples for d in e.documents}.values()}
         self.golds = {d.text: d for e in examples for d in gold_documents(e)}
-        self.titles = {d.title for d in self.golds.values() if d.title}
         self.needles = {text for example in examples for text in example.evidence_texts()}
 
     def shared_with(self, other: "_View") -> set[tuple[str, str]]:
@@ -154,6 +192,4 @@ class _View:
         for text, document in self.golds.items():
             if text in other.texts:
                 found.add(("document", document.title or text))
-            elif document.title and document.title in other.titles:
-                found.add(("title", document.title))
         return found
