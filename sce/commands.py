@@ -166,7 +166,7 @@ class DatasetConfig:
     """Whose tokenizer counts."""
     data: DataOptions = field(default_factory=DataOptions)
     action: str = "show"
-    """build, show or check."""
+    """build, show, grid (one example a cell) or check."""
     split: str = "train"
     """What is shown, or written as Example JSONL."""
     index: int = 0
@@ -174,14 +174,14 @@ class DatasetConfig:
     whole: bool = False
     """Show documents without evidence in full too."""
     html: str | None = None
-    """Show the example in this HTML file as well, in full."""
+    """Show the example, or the grid, in this .html or .svg file as well."""
     out: str | None = None
     """Folder for all splits as Arrow, or FILE.jsonl[.gz] for one split as Example JSONL."""
     seed: int = 0
     debug: bool = False
 
     def __post_init__(self) -> None:
-        require_in("action", self.action, ("build", "show", "check"))
+        require_in("action", self.action, ("build", "show", "grid", "check"))
         require_in("split", self.split, SPLITS)
         require(self.seed >= 0, f"seed must be >= 0, got {self.seed}")
         require(self.action != "build" or self.out is not None, "action=build needs out=FOLDER")

@@ -193,6 +193,19 @@ def natural_context(concept: str) -> str:
     return "real" if concept == "limited" else concept
 
 
+def all_cells(task: str) -> list[tuple[str, str]]:
+    """Every (concept, context) that a task has."""
+    cells = []
+    for concept in CONCEPTS:
+        for context in CONTEXTS:
+            try:
+                check_cell("", task, concept, context)
+            except InputError:
+                continue
+            cells.append((concept, context))
+    return cells
+
+
 def check_cell(where: str, task: str, concept: str, context: str) -> None:
     """Refuse a (concept, context) pair that is not a cell of the grid, with the reason."""
     require_in(f"{where}.concept", concept, CONCEPTS)

@@ -13,11 +13,13 @@ from omegaconf import DictConfig
 
 from sce.commands import DatasetConfig
 from sce.config import CONF, register, typed
-from sce.data_options import SPLITS
+from sce.data_options import SPLITS, all_cells
 from sce.errors import InputError
 from sce.one_line import one_line_errors, run
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from sce.data.encode import Encoder
     from sce.data.plan import Plan
 
@@ -48,6 +50,9 @@ def dataset(config: DatasetConfig) -> None:
     from sce.model.build import find, load_tokenizer
 
     encoder = Encoder(load_tokenizer(find(config.model)))
+    if config.action == "grid":
+        _grid(config, encoder)
+        return
     plan = plan_splits(config.data, encoder, config.seed, SPLITS)
     for path, source in plan.sources.items():
         for line in source.skipped[:5]:
@@ -113,14 +118,49 @@ def _show(config: DatasetConfig, plan: "Plan", encoder: "Encoder") -> None:
     example = recipe.example(config.index)
     encoded = encoder.encode(example)
     Console().print(rendered(example, encoded, whole=config.whole))
-    if config.html is not None:
-        file = Path(config.html)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with Path(os.devnull).open("w") as nowhere:
-            console = Console(record=True, file=nowhere, width=110, force_terminal=True)
-            console.print(rendered(example, encoded, whole=True))
-            file.write_text(console.export_html(), encoding="utf-8")
-        _log.info("wrote %s", file)
+    _export(config.html, rendered(example, encoded, whole=True), example.id, width=110)
+
+
+def _grid(config: DatasetConfig, encoder: "Encoder") -> None:
+    """Example `index` of every cell that the task has."""
+    from dataclasses import replace
+
+    from rich.console import Console
+
+    from sce.data.plan import plan_splits
+    from sce.data.show import grid
+
+    cells = {}
+    for concept, context in all_cells(config.data.task):
+        limited = (config.data.limited or "who") if concept == "limited" else None
+        options = replace(
+            config.data, concept=concept, context=context, limited=limited, num_train=None
+        )
+        recipe = plan_splits(options, encoder, config.seed, ["train"]).recipes["train"]
+        cells[concept, context] = recipe.example(config.index)
+    table = grid(cells, f"{config.data.task}: example {config.index} of every cell")
+    Console().print(table)
+    _export(config.html, table, config.data.task, width=170)
+
+
+def _export(name: str | None, content: "RenderableType", title: str, *, width: int) -> None:
+    """What was shown, as a page or a picture."""
+    if name is None:
+        return
+    from rich.console import Console
+    from rich.terminal_theme import DEFAULT_TERMINAL_THEME
+
+    file = Path(name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with Path(os.devnull).open("w") as nowhere:
+        console = Console(record=True, file=nowhere, width=width, force_terminal=True)
+        console.print(content)
+        if file.suffix == ".svg":
+            text = console.export_svg(title=title, theme=DEFAULT_TERMINAL_THEME)
+        else:
+            text = console.export_html(theme=DEFAULT_TERMINAL_THEME)
+        file.write_text(text, encoding="utf-8")
+    _log.info("wrote %s", file)
 
 
 def _check(config: DatasetConfig, plan: "Plan", encoder: "Encoder") -> None:

@@ -1,9 +1,11 @@
 """`Example`: a question over documents whose evidence is known as character spans from birth."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sce.data.fields import as_answers, as_id, as_number, as_objects, as_text
 from sce.errors import InputError
 from sce.options import TASKS
 
@@ -26,13 +28,22 @@ class Span:
     end: int
 
 
-def checked_answers(answers: Any) -> tuple[str, ...]:
-    """A row's answers, which must be a list of texts that are not blank."""
-    if not isinstance(answers, (list, tuple)) or not answers:
-        raise InputError(f"answers must be a list of texts, got {answers!r:.60}")
-    if any(not isinstance(answer, str) or not answer.strip() for answer in answers):
-        raise InputError(f"answers must be texts and not blank, got {answers!r:.60}")
-    return tuple(answers)
+def _checked_meta(meta: Any) -> dict[str, Any]:
+    """A row's meta: plain JSON, and texts in what is read of it."""
+    if meta is None:
+        return {}
+    if not isinstance(meta, Mapping):
+        raise InputError("meta is not an object")
+    try:
+        json.dumps(meta, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"meta is not plain JSON ({error})") from None
+    read = {name: meta[name] for name in ("hop_answers", "avoid") if name in meta}
+    for name, texts in read.items():
+        if texts:
+            as_answers(texts, f"meta.{name}")
+    # Parquet gives null for what only other rows have.
+    return {name: value for name, value in meta.items() if value or name not in read}
 
 
 @dataclass(frozen=True)
@@ -123,25 +134,29 @@ class Example:
         """
         try:
             example = cls(
-                id=str(row["id"]),
-                task=str(row["task"]),
+                id=as_id(row.get("id"), "id"),
+                task=as_text(row.get("task"), "task"),
                 documents=tuple(
-                    Document(str(d["id"]), str(d.get("title", "")), str(d["text"]))
-                    for d in row["documents"]
+                    Document(
+                        as_id(d.get("id"), "document's id"),
+                        as_text(d.get("title"), "title", ""),
+                        as_text(d.get("text"), "document's text"),
+                    )
+                    for d in as_objects(row.get("documents"), "documents")
                 ),
-                question=str(row["question"]),
-                answers=checked_answers(row["answers"]),
+                question=as_text(row.get("question"), "question"),
+                answers=as_answers(row.get("answers")),
                 evidence=tuple(
-                    Span(str(s["document"]), int(s["start"]), int(s["end"]))
-                    for s in row["evidence"]
+                    Span(
+                        as_id(s.get("document"), "evidence's document"),
+                        as_number(s.get("start"), "evidence's start"),
+                        as_number(s.get("end"), "evidence's end"),
+                    )
+                    for s in as_objects(row.get("evidence"), "evidence")
                 ),
-                meta=dict(row.get("meta") or {}),
+                meta=_checked_meta(row.get("meta")),
             )
-        except InputError:
-            raise
-        except KeyError as error:
-            raise InputError(f"an example without {error}") from None
-        except (TypeError, ValueError, AttributeError) as error:
+        except InputError as error:
             raise InputError(f"a malformed example ({error})") from None
         example.check()
         return example

@@ -5,6 +5,7 @@ expression draws a `Problem` of a task in a style; where its needles go is the h
 (sce.data.haystacks), and the grid of synthetic data is the product of the two.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +16,10 @@ from sce.data import invented
 from sce.data.problem import Needle, Problem
 from sce.data.relations import BRIDGES, Relation, relations
 from sce.data.summhay import citation_question
+
+_WHOLE = re.compile(
+    r"(?:(?:in|at|on|by|for|from|to|of|with|under) )?(?:what|which|who|whom|whose|where|when|how)\b"
+)
 
 
 @dataclass(frozen=True)
@@ -38,22 +43,39 @@ class Style:
         order = rng.permutation(len(bank))
         return [fact.fill(bank[int(order[n % len(bank)])]) for n in range(count)]
 
-    def question(self, relation: Relation, subject: str, rng: Generator) -> str:
-        """A question for the object, in lower case but for names, without a question mark."""
+    def question(
+        self, relation: Relation, subject: str, rng: Generator, *, whole: bool = False
+    ) -> str:
+        """A question for the object, in lower case but for names, without a question mark.
+
+        `whole`: a sentence, not the mere words that people type into a search box.
+        """
         if self.templated:
             return f"what is the {relation.attribute} of {subject}"
-        return invented.pick(rng, relation.questions).replace("{s}", subject)
+        bank = relation.questions
+        if whole:
+            bank = tuple(q for q in bank if _WHOLE.match(q)) or bank
+        return put(invented.pick(rng, bank), s=subject)
 
     def phrase(self, relation: Relation, subject: str, rng: Generator) -> str:
         """A noun phrase for the object."""
         if self.templated:
             return f"the {relation.attribute} of {subject}"
-        return invented.pick(rng, relation.phrases).replace("{s}", subject)
+        return put(invented.pick(rng, relation.phrases), s=subject)
 
     def statement(self, fact: "Fact", rng: Generator) -> str:
         """The fact as a question quotes it."""
         bank = (fact.relation.template,) if self.templated else fact.relation.statements
         return fact.fill(invented.pick(rng, bank))
+
+
+def put(pattern: str, **slots: str) -> str:
+    """The pattern with its slots filled; a name with an article of its own brings no second one."""
+    for slot, value in slots.items():
+        if value.startswith("the "):
+            pattern = re.sub(rf"\b[Tt]he \{{{slot}\}}", f"{{{slot}}}", pattern)
+        pattern = pattern.replace(f"{{{slot}}}", value)
+    return pattern
 
 
 STYLES = {
@@ -84,8 +106,7 @@ class Fact:
 
     def fill(self, pattern: str) -> str:
         """The pattern with subject and object in place."""
-        filled = pattern.replace("{s}", self.subject).replace("{o}", self.object)
-        return invented.capitalize(filled)
+        return invented.capitalize(put(pattern, s=self.subject, o=self.object))
 
 
 def _fact(relation: Relation, style: Style, rng: Generator, subject: str | None = None) -> Fact:
@@ -117,8 +138,10 @@ def chain(style: Style, count: int, rng: Generator) -> Problem:
         fact = _fact(relation, style, rng, subject)
         asked = asked or fact.subject
         last = hop == count - 1
-        put = style.question if last else style.phrase
-        asked = put(relation, asked, rng)
+        if last:
+            asked = style.question(relation, asked, rng, whole=True)
+        else:
+            asked = style.phrase(relation, asked, rng)
         facts.append(fact)
     needles = tuple(
         Needle(f.relation.subject, f.title, tuple(style.sentences(f, 1, rng))) for f in facts

@@ -4,13 +4,21 @@ Tokenizing 32,768 tokens takes longer than everything else that makes an example
 documents come back in many contexts. Ids are joined only where encode(a + b) = encode(a) +
 encode(b), which is checked at every boundary on the characters around it; where one boundary does
 not hold, the caller tokenizes the whole text.
+
+The characters around it decide where the tokenizer's own words end at the boundary. A tokenizer of
+the SentencePiece kind may have it inside a word as long as the text, and what is far off may count:
+there, ids are joined only if no token of the vocabulary can lie across the boundary.
 """
 
+import re
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+from tokenizers import models
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from sce.data.prompt import Piece
 
@@ -18,6 +26,8 @@ from sce.data.prompt import Piece
 _WINDOW = 24
 # Pieces kept; the ids of 200,000 documents of 150 tokens take 120 MB.
 _MAX_PIECES = 200_000
+# What tokens are merged from: characters, and the bytes that stand for an unknown one.
+_SYMBOL = re.compile(r"<0x[0-9A-F]{2}>|.", re.DOTALL)
 
 
 class Joiner:
@@ -84,5 +94,40 @@ class Joiner:
 
     def _holds(self, tail: str, head: str, after: str, before: str) -> bool:
         left, right = self.inside("", tail, after), self.inside(before, head, "")
-        both = self.tokenizer(tail + head, add_special_tokens=False)["input_ids"]
-        return left is not None and right is not None and both == left[0] + right[0]
+        if not left or not right or not left[0] or not right[0]:
+            return False
+        both = self.tokenizer(tail + head, add_special_tokens=False)
+        if both["input_ids"] != left[0] + right[0]:
+            return False
+        words, cut = both.word_ids(), len(left[0])
+        if words[cut - 1] != words[cut]:  # the model gets the two sides one after the other
+            return True
+        if (tail[-1], head[0]) in self._neighbours or _seam(both, cut) in self._neighbours:
+            return False
+        fast: Any = self.tokenizer
+        model = fast.backend_tokenizer.model
+        if isinstance(model, models.Unigram):
+            # Sums of scores are rounded by what is before them, which may decide between two orders
+            # of the same tokens; where no character comes twice there is but one order.
+            ends = [
+                end
+                for word, (_, end) in zip(words[cut:], right[1], strict=True)
+                if word == words[cut]
+            ]
+            rest = head[: ends[-1]]
+            return words[-1] != words[cut] and len(set(rest)) == len(rest)
+        return isinstance(model, models.BPE) and not (
+            model.continuing_subword_prefix or model.end_of_word_suffix
+        )
+
+    @cached_property
+    def _neighbours(self) -> set[tuple[str, str]]:
+        """Every two symbols that stand side by side in a token of the vocabulary."""
+        tokens = self.tokenizer.get_vocab()
+        return {pair for token in tokens for pair in pairwise(_SYMBOL.findall(token))}
+
+
+def _seam(encoded: BatchEncoding, cut: int) -> tuple[str, str]:
+    """The symbols on either side of the boundary before token number `cut`."""
+    left, right = encoded.tokens()[cut - 1 : cut + 1]
+    return _SYMBOL.findall(left)[-1], _SYMBOL.findall(right)[0]

@@ -9,7 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sce.data.example import Document, Example, Span, checked_answers
+from sce.data.example import Document, Example, Span
+from sce.data.fields import as_answers, as_flag, as_id, as_objects, as_text, as_texts
 from sce.data.text import occurrences, sentences_holding
 from sce.errors import InputError
 
@@ -18,28 +19,30 @@ def from_nq(row: Mapping[str, Any], row_id: str) -> Example:
     """An Example from one row of the Natural Questions multi-document format.
 
     Raises:
-        InputError: a field is missing, no document is gold, or no answer stands in a gold one.
+        InputError: a field is missing or of the wrong type, no document is gold, or no answer
+            stands in a gold one.
     """
     try:
-        question = str(row["question"])
-        answers = checked_answers(row["answers"])
-        contexts = [
-            (str(c.get("title") or ""), str(c["text"]), bool(c.get("isgold"))) for c in row["ctxs"]
-        ]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"not a row of the Natural Questions format ({error!r})") from None
-    row_id = str(row.get("id", row_id))
-    documents = tuple(
-        Document(f"{row_id}:d{index}", title, text)
-        for index, (title, text, _) in enumerate(contexts)
-    )
-    gold = [d for d, (_, _, is_gold) in zip(documents, contexts, strict=True) if is_gold]
+        row_id = as_id(row.get("id"), "id", row_id)
+        question = as_text(row.get("question"), "question")
+        answers = as_answers(row.get("answers"))
+        contexts = as_objects(row.get("ctxs"), "ctxs")
+        documents = tuple(
+            Document(
+                f"{row_id}:d{index}",
+                as_text(context.get("title"), "title", ""),
+                as_text(context.get("text"), "document's text"),
+            )
+            for index, context in enumerate(contexts)
+        )
+        is_gold = [as_flag(context.get("isgold"), "isgold") for context in contexts]
+        short, long = _annotated(row.get("nq_annotated_gold"))
+    except InputError as error:
+        raise InputError(f"not a row of the Natural Questions format ({error})") from None
+    gold = [document for document, marked in zip(documents, is_gold, strict=True) if marked]
     if not gold:
         raise InputError("no document is marked isgold")
-    annotation = row.get("nq_annotated_gold") or {}
-    if not isinstance(annotation, Mapping):
-        raise InputError("nq_annotated_gold is not an object")
-    evidence = tuple(span for document in gold for span in _evidence(document, answers, annotation))
+    evidence = tuple(s for document in gold for s in _evidence(document, answers, short, long))
     if not evidence:
         raise InputError(f"none of the answers {list(answers)} stands in the gold document")
     example = Example(row_id, "mdqa", documents, question, answers, evidence)
@@ -47,8 +50,19 @@ def from_nq(row: Mapping[str, Any], row_id: str) -> Example:
     return example
 
 
+def _annotated(annotation: Any) -> tuple[list[str], str]:
+    """The annotator's short answers, and the part of the document marked as the long answer."""
+    if annotation is None:
+        return [], ""
+    if not isinstance(annotation, Mapping):
+        raise InputError("nq_annotated_gold is not an object")
+    short = as_texts(annotation.get("short_answers"), "short_answers")
+    chunk = as_text(annotation.get("chunked_long_answer"), "chunked_long_answer", "")
+    return short, chunk or as_text(annotation.get("long_answer"), "long_answer", "")
+
+
 def _evidence(
-    document: Document, answers: tuple[str, ...], annotation: Mapping[str, Any]
+    document: Document, answers: tuple[str, ...], short: list[str], long: str
 ) -> list[Span]:
     """The sentence(s) of a gold document that hold the answer.
 
@@ -58,9 +72,7 @@ def _evidence(
     """
     spans = [span for answer in answers for span in occurrences(document.text, answer)]
     if len(sentences_holding(document.text, spans)) > 1:
-        short = [str(a) for a in annotation.get("short_answers") or () if a]
         spans = [s for answer in short for s in occurrences(document.text, answer)] or spans
-        long = str(annotation.get("chunked_long_answer") or annotation.get("long_answer") or "")
         start = document.text.find(long) if long else -1
         if start >= 0:
             inside = [(s, e) for s, e in spans if start <= s and e <= start + len(long)]

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sce.data.example import Document, Example, Span
+from sce.data.fields import as_answers, as_id, as_number, as_objects, as_text
 from sce.data.text import content_words, occurrences, sentences_holding
 from sce.errors import InputError
 
@@ -23,23 +24,24 @@ def from_musique(row: Mapping[str, Any], row_id: str) -> Example:
             answer does not stand in it.
     """
     try:
-        row_id = str(row.get("id", row_id))
-        question = str(row["question"])
-        documents = {
-            int(p["idx"]): Document(
-                f"{row_id}:p{int(p['idx'])}", str(p.get("title") or ""), str(p["paragraph_text"])
-            )
-            for p in row["paragraphs"]
-        }
+        row_id = as_id(row.get("id"), "id", row_id)
+        question = as_text(row.get("question"), "question")
+        documents = _paragraphs(row, row_id)
         hops = [
-            (str(h["question"]), _text(h["answer"]), int(h["paragraph_support_idx"]))
-            for h in row["question_decomposition"]
+            (
+                as_text(h.get("question"), "hop's question"),
+                as_text(h.get("answer"), "hop's answer"),
+                as_number(h.get("paragraph_support_idx"), "paragraph_support_idx"),
+            )
+            for h in as_objects(row.get("question_decomposition"), "question_decomposition")
         ]
-        answers = (_text(row["answer"]), *map(_text, row.get("answer_aliases") or ()))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"not a row of the MuSiQue format ({error!r})") from None
-    if len(documents) != len(row["paragraphs"]):
-        raise InputError("two paragraphs share an idx")
+        aliases = row.get("answer_aliases") or []
+        answers = (
+            as_text(row.get("answer"), "answer"),
+            *(as_answers(aliases, "answer_aliases") if aliases != [] else ()),
+        )
+    except InputError as error:
+        raise InputError(f"not a row of the MuSiQue format ({error})") from None
     if not hops:
         raise InputError("question_decomposition is empty")
     evidence, found = [], []
@@ -63,20 +65,25 @@ def from_musique(row: Mapping[str, Any], row_id: str) -> Example:
     return example
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise InputError(f"answers must be texts and not blank, got {value!r:.60}")
-    return value
+def _paragraphs(row: Mapping[str, Any], row_id: str) -> dict[int, Document]:
+    """Documents by idx."""
+    documents = {}
+    for paragraph in as_objects(row.get("paragraphs"), "paragraphs"):
+        index = as_number(paragraph.get("idx"), "idx")
+        if index in documents:
+            raise InputError(f"two paragraphs share the idx {index}")
+        documents[index] = Document(
+            f"{row_id}:p{index}",
+            as_text(paragraph.get("title"), "title", ""),
+            as_text(paragraph.get("paragraph_text"), "paragraph_text"),
+        )
+    return documents
 
 
 def _asked(hop: str, hops: list[tuple[str, str, int]]) -> str:
     """A hop's question with earlier answers in place of #1, #2."""
-    answers = [answer for _, answer, _ in hops]
-    return re.sub(
-        r"#(\d+)",
-        lambda m: answers[int(m[1]) - 1] if 0 < int(m[1]) <= len(answers) else m[0],
-        hop,
-    )
+    answers = {f"#{number}": answer for number, (_, answer, _) in enumerate(hops, start=1)}
+    return re.sub(r"#\d+", lambda m: answers.get(m[0], m[0]), hop)
 
 
 def _sentence(

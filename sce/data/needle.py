@@ -15,6 +15,7 @@ import numpy as np
 
 from sce.data.encode import Encoder
 from sce.data.example import Document, Example, Span
+from sce.data.fields import as_id, as_text
 from sce.data.text import holds_answer, occurrences, sentence_spans
 from sce.errors import InputError
 
@@ -26,22 +27,24 @@ def from_needle(row: Mapping[str, Any], row_id: str) -> Example:
     """A needle alone: an Example whose one document is the sentence itself.
 
     Raises:
-        InputError: a field is missing, or the answer does not stand in the needle.
+        InputError: a field is missing or of the wrong type, or the answer does not stand in the
+            needle.
     """
     try:
-        sentence, question = str(row["needle"]).strip(), str(row["question"]).strip()
-        answer = str(row.get("real_needle") or row["answer"]).strip().rstrip(".")
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"not a needle ({error!r}); it has needle, question, real_needle"
-        ) from None
+        row_id = as_id(row.get("id"), "id", row_id)
+        sentence = as_text(row.get("needle"), "needle").strip()
+        question = as_text(row.get("question"), "question").strip()
+        answer = as_text(row.get("real_needle"), "real_needle", "")
+        answer = (answer or as_text(row.get("answer"), "answer")).strip().rstrip(".")
+    except InputError as error:
+        raise InputError(f"not a needle ({error}); it has needle, question, real_needle") from None
     found = occurrences(sentence, answer) or occurrences(sentence, answer, loosely=True)
     if not found:
         raise InputError(f"the answer {answer!r:.60} does not stand in the needle")
     # As it stands in the needle: a published answer may differ in its first letter's case.
     answers = tuple(dict.fromkeys((sentence[found[0][0] : found[0][1]], answer)))
     example = Example(
-        id=str(row.get("id", row_id)),
+        id=row_id,
         task="needle",
         documents=(Document("needle", "", sentence),),
         question=question,

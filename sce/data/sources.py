@@ -1,28 +1,22 @@
-"""Reading questions: JSON Lines (plain or .gz), JSON, and what Hugging Face `datasets` reads.
+"""Reading questions: what the rows of a source mean, and which of them are wrong.
 
-What a row means is the business of the format: `example` (Example JSONL) or a task's own. This file
-knows where rows come from and how to say which one is wrong.
+What a row means is the business of the format: `example` (Example JSONL) or a task's own. Where
+rows come from is the business of `rows`.
 """
 
-import gzip
-import json
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Any, cast
 
 from sce.data.example import Example
 from sce.data.mdqa import from_nq
 from sce.data.musique import from_musique
 from sce.data.needle import from_needle
+from sce.data.rows import Row, rows_of
 from sce.data.summhay import from_summhay
 from sce.errors import InputError
 
-Row = Mapping[str, Any]
-# No row of text needs more; a file without line breaks would otherwise be read whole.
-MAX_LINE_BYTES = 64 * 2**20
+_MAX_MESSAGE = 400
 
 
 @dataclass
@@ -38,8 +32,8 @@ class Source:
     """What a format left out of good rows, by name."""
 
 
-def _one(reader: Callable[[Row, str], Example]) -> Callable[[Row, str, Source], list[Example]]:
-    return lambda row, row_id, source: [reader(row, row_id)]
+def _one(reader: Callable[[Row, str], Example]) -> Callable[[Row, str, Counter], list[Example]]:
+    return lambda row, row_id, counts: [reader(row, row_id)]
 
 
 # What a row of each format looks like, and how it becomes Examples.
@@ -50,11 +44,11 @@ _MARKS = {
     "summhay": {"subtopics", "documents"},
     "needle": {"needle", "question"},
 }
-_READERS: dict[str, Callable[[Row, str, Source], list[Example]]] = {
+_READERS: dict[str, Callable[[Row, str, Counter], list[Example]]] = {
     "example": _one(lambda row, _: Example.from_json(row)),
     "nq": _one(from_nq),
     "musique": _one(from_musique),
-    "summhay": lambda row, row_id, source: from_summhay(row, row_id, source.counts),
+    "summhay": from_summhay,
     "needle": _one(from_needle),
 }
 
@@ -70,10 +64,12 @@ def read_source(
     """Read a source.
 
     Args:
-        path: a .jsonl, .json or .gz file, any file or folder `datasets` reads (.parquet, .arrow,
-            .csv, a folder written by `save_to_disk`), or `hf:NAME:SPLIT` for a dataset of the hub.
+        path: a .jsonl, .json or .csv file, plain or .gz, any file or folder `datasets` reads
+            (.parquet, .arrow, a folder written by `save_to_disk`), or `hf:NAME:SPLIT` for a dataset
+            of the hub.
         row_format: example, nq, musique, summhay, needle, or auto to guess from the first row.
-        skip_bad_rows: pass over rows that are wrong, and list them, in place of raising.
+        skip_bad_rows: pass over rows that are wrong, and list them, in place of raising. A file
+            that cannot be read on, such as a .gz that is cut short, raises all the same.
         task: what the questions must be; None takes any.
 
     Raises:
@@ -81,144 +77,50 @@ def read_source(
     """
     source = Source(path, row_format)
     seen: dict[str, str] = {}
-    for where, row in _rows(path, source if skip_bad_rows else None):
-        if source.format == "auto":
-            source.format = _guess_format(where, row)
+    for where, row in rows_of(path):
+        counts: Counter[str] = Counter()
         try:
-            found = _READERS[source.format](row, f"{source.format}-{len(seen)}", source)
-            for example in found:
-                if task is not None and example.task != task:
-                    raise InputError(f"a row of task {example.task}, but data.task={task}")
-                first = seen.setdefault(example.id, where)
-                if first != where:
-                    raise InputError(f"the id {example.id} stands twice (first at {first})")
+            if isinstance(row, InputError):
+                raise row
+            if source.format == "auto":
+                source.format = _guess_format(row)
+            found = _READERS[source.format](row, f"{source.format}-{len(seen)}", counts)
+            _check(found, task, seen)
         except InputError as error:
+            problem = f"{where}: {_one_line(error)}"
             if not skip_bad_rows:
-                raise InputError(f"{where}: {error}") from None
-            source.skipped.append(f"{where}: {error}")
+                raise InputError(problem) from None
+            source.skipped.append(problem)
             continue
+        seen.update((example.id, where) for example in found)
+        source.counts.update(counts)
         source.examples.extend(found)
     if not source.examples:
-        more = f" ({len(source.skipped)} rows skipped)" if source.skipped else ""
+        skipped = source.skipped
+        more = f" ({len(skipped)} rows skipped, first: {skipped[0]})" if skipped else ""
         raise InputError(f"{path}: no questions in it{more}")
     return source
 
 
-def _guess_format(where: str, row: Row) -> str:
+def _check(examples: Sequence[Example], task: str | None, seen: dict[str, str]) -> None:
+    for example in examples:
+        if task is not None and example.task != task:
+            raise InputError(f"a row of task {example.task}, but data.task={task}")
+        if example.id in seen:
+            raise InputError(f"the id {example.id} stands twice (first at {seen[example.id]})")
+
+
+def _guess_format(row: Row) -> str:
     for name, marks in _MARKS.items():
         if marks <= row.keys():
             return name
     expected = "; ".join(f"{name}: {', '.join(sorted(marks))}" for name, marks in _MARKS.items())
-    raise InputError(f"{where}: no known format has the fields {sorted(row)}; expected {expected}")
+    fields = ", ".join(sorted(map(str, row)))
+    raise InputError(f"no known format has the fields {fields:.80}; expected {expected}")
 
 
-def _rows(path: str, skipping: Source | None) -> Iterator[tuple[str, Row]]:
-    if path.startswith("hf:"):
-        return _hub_rows(path)
-    file = Path(path).expanduser()
-    if not file.exists():
-        raise InputError(f"{path}: no such file or folder")
-    name = file.name.removesuffix(".gz")
-    if file.is_file() and name.endswith(".json"):
-        return _json_rows(file, skipping)
-    if file.is_file() and name.endswith((".jsonl", ".txt")):
-        return _jsonl_rows(file, skipping)
-    return _dataset_rows(file)
-
-
-def _open(file: Path) -> IO[bytes]:
-    return cast("IO[bytes]", gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb"))
-
-
-def _jsonl_rows(file: Path, skipping: Source | None) -> Iterator[tuple[str, Row]]:
-    number = 0
-    try:
-        with _open(file) as stream:
-            while line := stream.readline(MAX_LINE_BYTES + 1):
-                number += 1
-                if len(line) > MAX_LINE_BYTES:
-                    raise InputError(
-                        f"{file}:{number}: a line of over {MAX_LINE_BYTES >> 20} MiB; JSON Lines "
-                        "have one row a line"
-                    )
-                if not line.strip():
-                    continue
-                try:
-                    yield f"{file}:{number}", _row(line)
-                except InputError as error:
-                    if skipping is None:
-                        raise InputError(f"{file}:{number}: {error}") from None
-                    skipping.skipped.append(f"{file}:{number}: {error}")
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{file}:{number + 1}: cannot be read ({error})") from None
-
-
-def _row(line: bytes) -> Row:
-    try:
-        row = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"not UTF-8 ({error.reason} at byte {error.start})") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"not JSON ({error.msg})") from None
-    except RecursionError:
-        raise InputError("not JSON that can be read (nested too deeply)") from None
-    if not isinstance(row, dict):
-        raise InputError("not a JSON object")
-    return row
-
-
-def _json_rows(file: Path, skipping: Source | None) -> Iterator[tuple[str, Row]]:
-    """Rows of a .json file: one object, a list of objects, or after all JSON Lines."""
-    try:
-        with _open(file) as stream:
-            content = json.loads(stream.read().decode("utf-8"))
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data":
-            yield from _jsonl_rows(file, skipping)
-            return
-        raise InputError(f"{file}:{error.lineno}: not JSON ({error.msg})") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}:1: not UTF-8 ({error.reason} at byte {error.start})") from None
-    except (OSError, EOFError, zlib.error, RecursionError) as error:
-        raise InputError(f"{file}:1: cannot be read ({error})") from None
-    for index, row in enumerate(content if isinstance(content, list) else [content]):
-        if not isinstance(row, dict):
-            raise InputError(f"{file}[{index}]: not a JSON object")
-        yield f"{file}[{index}]", row
-
-
-def _dataset_rows(file: Path) -> Iterator[tuple[str, Row]]:
-    import datasets
-    from datasets.exceptions import DatasetsError
-
-    try:
-        if file.is_dir():
-            dataset = datasets.load_from_disk(str(file))
-        else:
-            kind = {".parquet": "parquet", ".arrow": "arrow", ".csv": "csv"}.get(file.suffix)
-            if kind is None:
-                raise InputError(f"{file}: neither JSON Lines, Parquet, Arrow nor CSV by its name")
-            dataset = datasets.load_dataset(kind, data_files=str(file), split="train")
-    except (ValueError, OSError, DatasetsError) as error:
-        raise InputError(f"{file}: datasets cannot read it ({_first_line(error)})") from None
-    if isinstance(dataset, datasets.DatasetDict):
-        raise InputError(f"{file}: holds the splits {sorted(dataset)}; name one of their folders")
-    for index, row in enumerate(dataset):
-        yield f"{file}[{index}]", dict(row)
-
-
-def _hub_rows(path: str) -> Iterator[tuple[str, Row]]:
-    import datasets
-
-    name, _, split = path.removeprefix("hf:").partition(":")
-    try:
-        dataset = datasets.load_dataset(name, split=split or "train")
-    except Exception as error:  # the hub client raises many unrelated types
-        reason = f"{type(error).__name__}: {_first_line(error)}"
-        raise InputError(f"{path}: the hub's dataset cannot be loaded ({reason})") from None
-    for index, row in enumerate(dataset):
-        yield f"{path}[{index}]", dict(row)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def _one_line(error: InputError) -> str:
+    """The message without what a row may have put into it: line breaks, control codes, novels."""
+    message = str(error)
+    text = " ".join(message[:_MAX_MESSAGE].split()) + ("..." if message[_MAX_MESSAGE:] else "")
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from sce.data.example import Document, Example, Span
+from sce.data.fields import as_id, as_list, as_objects, as_text
 from sce.data.text import sentence_spans
 from sce.errors import InputError
 
@@ -32,8 +33,11 @@ def from_summhay(row: Mapping[str, Any], row_id: str, counts: Counter[str]) -> l
         InputError: a field is missing or of the wrong type, or a document includes an insight that
             no subtopic has.
     """
-    documents, insights, included = _parsed(row)
-    topic = str(row.get("topic_id") or row_id)
+    try:
+        topic = as_id(row.get("topic_id"), "topic_id", row_id)
+        documents, insights, included = _parsed(row)
+    except InputError as error:
+        raise InputError(f"not a haystack in SummHay's schema ({error})") from None
     aligned = _align(documents, insights, included)
     examples = []
     for insight_id, text in insights.items():
@@ -71,21 +75,25 @@ def _parsed(
     row: Mapping[str, Any],
 ) -> tuple[dict[str, Document], dict[str, str], dict[str, set[str]]]:
     """Documents by id, insights by id, and the insights that each document includes."""
-    try:
-        listed = [
-            (
-                Document(str(d["document_id"]), "", _text(d, "document_text")),
-                [str(insight) for insight in d["insights_included"]],
-            )
-            for d in row["documents"]
-        ]
-        insights = [
-            (str(i["insight_id"]), _text(i, "insight"))
-            for subtopic in row["subtopics"]
-            for i in subtopic["insights"]
-        ]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"not a haystack in SummHay's schema ({error!r})") from None
+    listed = [
+        (
+            Document(
+                as_id(d.get("document_id"), "document_id"),
+                "",
+                as_text(d.get("document_text"), "document_text"),
+            ),
+            [
+                as_id(insight, "insights_included")
+                for insight in as_list(d.get("insights_included"), "insights_included", "ids")
+            ],
+        )
+        for d in as_objects(row.get("documents"), "documents")
+    ]
+    insights = [
+        (as_id(i.get("insight_id"), "insight_id"), as_text(i.get("insight"), "insight"))
+        for subtopic in as_objects(row.get("subtopics"), "subtopics")
+        for i in as_objects(subtopic.get("insights"), "insights")
+    ]
     documents = {document.id: document for document, _ in listed}
     texts = dict(insights)
     if len(documents) != len(listed):
@@ -99,13 +107,6 @@ def _parsed(
                 f"document {document.id} includes insight {unknown[0]}, which no subtopic has"
             )
     return documents, texts, {document.id: set(names) for document, names in listed}
-
-
-def _text(item: Mapping[str, Any], name: str) -> str:
-    value = item[name]
-    if not isinstance(value, str) or not value.strip():
-        raise InputError(f"{name} must be a text and not blank, got {value!r:.60}")
-    return value
 
 
 def _align(
