@@ -76,8 +76,6 @@ def _build(plan: "Plan", encoder: "Encoder", out: Path) -> None:
     from sce.figures import histograms, save_png
 
     splits = open_splits(build_missing(plan, encoder, out=out))
-    for lock in out.glob(".*.lock"):
-        lock.unlink(missing_ok=True)
     cards = {name: split.card for name, split in splits.items()}
     text = as_markdown(cards, auc_of_real_and_high(plan))
     save_png(histograms(cards, title=f"{plan.options.task}: {out.name}"), out / "card.png")

@@ -102,19 +102,14 @@ class Joiner:
         words, cut = both.word_ids(), len(left[0])
         if words[cut - 1] != words[cut]:  # the model gets the two sides one after the other
             return True
-        if (tail[-1], head[0]) in self._neighbours or _seam(both, cut) in self._neighbours:
+        if not {(tail[-1], head[0]), _seam(both, cut)}.isdisjoint(self._neighbours):
             return False
-        fast: Any = self.tokenizer
-        model = fast.backend_tokenizer.model
+        model: Any = self.tokenizer.backend_tokenizer.model  # type: ignore[attr-defined]
         if isinstance(model, models.Unigram):
-            # Sums of scores are rounded by what is before them, which may decide between two orders
-            # of the same tokens; where no character comes twice there is but one order.
-            ends = [
-                end
-                for word, (_, end) in zip(words[cut:], right[1], strict=True)
-                if word == words[cut]
-            ]
-            rest = head[: ends[-1]]
+            # What comes before rounds the sums of scores, which may decide between two orders of
+            # the same tokens; where no character comes twice in the word there is but one.
+            num_tokens = words[cut:].count(words[cut])
+            rest = head[: right[1][num_tokens - 1][1]]
             return words[-1] != words[cut] and len(set(rest)) == len(rest)
         return isinstance(model, models.BPE) and not (
             model.continuing_subword_prefix or model.end_of_word_suffix

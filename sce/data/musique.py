@@ -100,7 +100,8 @@ def _sentence(
         start, end = max(
             sentences, key=lambda s: (len(wanted & content_words(text[s[0] : s[1]])), -s[0])
         )
-        first = next((a, b) for a, b in spans if start <= a and b <= end)
+        # An answer with white space around it may begin before its sentence.
+        first = next((max(a, start), min(b, end)) for a, b in spans if a < end and start < b)
         return Span(document.id, start, end), text[first[0] : first[1]]
     raise InputError(
         f"hop {number}: its answer {answers[0]!r} does not stand in its paragraph "

@@ -6,6 +6,7 @@ and is taken from its beginning, paragraph by paragraph, as their protocol does.
 """
 
 import gzip
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -63,15 +64,15 @@ def read_text(paths: Sequence[str]) -> list[Document]:
     """
     paragraphs = []
     for path in paths:
-        file = Path(path).expanduser()
         try:
+            file = Path(path).expanduser()
             data = file.read_bytes()
-            text = (gzip.decompress(data) if file.suffix == ".gz" else data).decode("utf-8")
-        except (OSError, EOFError, UnicodeDecodeError) as error:
+            text = (gzip.decompress(data) if file.suffix == ".gz" else data).decode("utf-8-sig")
+        except (OSError, EOFError, RuntimeError, zlib.error, UnicodeDecodeError) as error:
             raise InputError(f"{path}: cannot be read as text ({error})") from None
         if not text.strip():
             raise InputError(f"{path}: no text in it")
-        paragraphs += as_paragraphs(text)
+        paragraphs += as_paragraphs(text.replace("\r\n", "\n"))
     return [Document(f"p{number}", "", text) for number, text in enumerate(paragraphs)]
 
 

@@ -94,6 +94,8 @@ def _parsed(
         for subtopic in as_objects(row.get("subtopics"), "subtopics")
         for i in as_objects(subtopic.get("insights"), "insights")
     ]
+    if not insights:
+        raise InputError("no subtopic has an insight")
     documents = {document.id: document for document, _ in listed}
     texts = dict(insights)
     if len(documents) != len(listed):
@@ -121,7 +123,10 @@ def _align(
     sentences = [d.text[a:b] for name, d in documents.items() for a, b in spans[name]]
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, strip_accents="unicode")
     # Rows have length 1, so that their products are cosines.
-    vectors = vectorizer.fit_transform(sentences)
+    try:
+        vectors = vectorizer.fit_transform(sentences)
+    except ValueError:  # an empty vocabulary
+        raise InputError("no document of this haystack has a word in it") from None
     wanted = vectorizer.transform(list(insights.values()))
     similar = np.asarray((wanted @ vectors.T).todense())
     found, start = {}, 0

@@ -2,6 +2,8 @@
 
 import re
 import unicodedata
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from functools import lru_cache
 
 import sentencex
@@ -11,6 +13,10 @@ FUNCTION_WORDS = frozenset(
     " their this to was were what when where which who whom whose why with".split()
 )
 _NOT_WORD = re.compile(r"[^\w\s]", re.UNICODE)
+# sentencex panics on "B." with a no-break space, or another wide one, before the full stop.
+_WIDE_SPACE = re.compile(r"[^\S\x00-\x7f]")
+# Characters; sentencex takes time quadratic in them where quotation marks abound.
+_WINDOW = 20_000
 
 
 @lru_cache(maxsize=100_000)
@@ -29,15 +35,28 @@ def holds_answer(text: str, answers: tuple[str, ...]) -> bool:
 def sentence_spans(text: str) -> list[tuple[int, int]]:
     """(start, end) of every sentence of `text`, without the white space around it."""
     spans = []
-    boundaries = sentencex.get_sentence_boundaries  # pyright: ignore[reportAttributeAccessIssue]
-    for boundary in boundaries("en", text):
-        start, end = int(boundary["start_index"]), int(boundary["end_index"])
+    start = 0
+    for end in _sentence_ends(_WIDE_SPACE.sub(" ", text)):
         piece = text[start:end]
-        start += len(piece) - len(piece.lstrip())
-        end = start + len(piece.strip())
-        if end > start:
-            spans.append((start, end))
+        first = start + len(piece) - len(piece.lstrip())
+        last = first + len(piece.strip())
+        if last > first:
+            spans.append((first, last))
+        start = end
     return spans
+
+
+def _sentence_ends(text: str) -> Iterator[int]:
+    """Where sentences end, and the white space around them; the text is read in windows."""
+    boundaries = sentencex.get_sentence_boundaries  # pyright: ignore[reportAttributeAccessIssue]
+    start = 0
+    while start < len(text):
+        cut = min(start + _WINDOW, len(text))
+        ends = [start + int(b["end_index"]) for b in boundaries("en", text[start:cut])] or [cut]
+        if cut < len(text) and len(ends) > 1:
+            ends.pop()  # the window cut this sentence, which begins the next window
+        yield from ends
+        start = ends[-1] if cut < len(text) else cut
 
 
 def occurrences(text: str, answer: str, *, loosely: bool = False) -> list[tuple[int, int]]:
@@ -52,6 +71,8 @@ def occurrences(text: str, answer: str, *, loosely: bool = False) -> list[tuple[
         words = _words(answer).split()
         pattern = r"\b" + r"\W+".join(map(re.escape, words)) + r"\b"
         return [(m.start(), m.end()) for m in re.finditer(pattern, text, re.I)] if words else []
+    if not answer:
+        return []
     found = [(m.start(), m.end()) for m in re.finditer(re.escape(answer), text)]
     whole = [
         (start, end)
@@ -70,9 +91,10 @@ def content_words(text: str) -> set[str]:
 def sentences_holding(text: str, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """The sentences that hold the given spans, in order; a span over two sentences joins them."""
     sentences = sentence_spans(text)
+    starts, ends = [s for s, _ in sentences], [e for _, e in sentences]
     holding = set()
     for start, end in spans:
-        touched = [(s, e) for s, e in sentences if s < end and start < e]
-        if touched:
-            holding.add((touched[0][0], touched[-1][1]))
+        first, last = bisect_right(ends, start), bisect_left(starts, end) - 1
+        if first <= last:
+            holding.add((starts[first], ends[last]))
     return sorted(holding)
