@@ -122,6 +122,9 @@ class DataOptions:
         require(all(n >= 1 for n in self.lengths), f"data.lengths must be >= 1, got {self.lengths}")
         require(not self.lengths or self.task == "needle", "data.lengths is for data=needle alone")
         require(
+            not self.haystack or self.task == "needle", "data.haystack is for data=needle alone"
+        )
+        require(
             (self.writer == "llm") == (self.written is not None),
             "data.writer=llm and data.written=FILE go together",
         )
@@ -130,6 +133,19 @@ class DataOptions:
         if self.entity_base is not None:
             require_in("data.entity_base", self.entity_base, ("real", "high"))
         _ = self.depths
+        concepts = {concept for split in SPLITS for concept, _ in self.cells(split)}
+        require(
+            self.limited is None or "limited" in concepts,
+            f"data.limited={self.limited} changes nothing without data.concept=limited",
+        )
+        require(
+            self.entity_base is None or "low_entity" in concepts,
+            f"data.entity_base={self.entity_base} changes nothing without data.concept=low_entity",
+        )
+        require(
+            self.writer == "grammar" or any(c == "high" for c, _ in self.cells("train")),
+            "data.writer=llm changes nothing without data.concept=high",
+        )
         for split in SPLITS:
             for concept, context in self.cells(split):
                 check_cell(f"data.{split}", self.task, concept, context)

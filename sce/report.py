@@ -1,5 +1,6 @@
 """The short table a run ends with, from its own records."""
 
+from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ def final_table(run_dir: Path, url: str | None = None) -> str:
     console.print(table)
     notes = f"[a, b]: 95% bootstrap interval over examples.\n{_correlation(rows)}"
     console.print(notes, highlight=False, markup=False, soft_wrap=True)
-    console.print(_next_steps(run_dir, url), highlight=False, markup=False, soft_wrap=True)
+    steps = _next_steps(run_dir, url, rows[-1])
+    console.print(steps, highlight=False, markup=False, soft_wrap=True)
     return out.getvalue()
 
 
@@ -67,7 +69,7 @@ def _correlation(rows: list[dict[str, Any]]) -> str:
     return text + "; checkpoints of one run are not independent."
 
 
-def _next_steps(run_dir: Path, url: str | None) -> str:
+def _next_steps(run_dir: Path, url: str | None, row: Mapping[str, Any]) -> str:
     try:
         shown = run_dir.relative_to(Path.cwd())
     except ValueError:
@@ -84,8 +86,12 @@ def _next_steps(run_dir: Path, url: str | None) -> str:
             f"curves     wandb leet {shown}/wandb        "
             f"upload: wandb sync {shown}/wandb/offline-run-*"
         )
+    task = row.get("task", "mdqa")
+    data = "" if task == "mdqa" else f"data={task} "
+    cell = "" if task == "needle" else "data.concept=symbolic data.context=symbolic"
     lines += [
-        "next       python -m sce.train data.concept=symbolic data.context=symbolic",
-        f"           python -m sce.score adapter={shown}/adapter out=heads.json audit=audit.jsonl",
+        f"next       python -m sce.train {data}{cell or 'seed=1'}",
+        f"           python -m sce.score {data}adapter={shown}/adapter out=heads.json "
+        "audit=audit.jsonl",
     ]
     return "\n" + "\n".join(lines)

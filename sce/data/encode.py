@@ -183,8 +183,10 @@ class Encoder:
         if ids is None:
             ids, offsets = self._whole(pieces)
             positions = _in_whole(pieces, offsets, example.evidence)
+            before, last = ids, Piece("".join(piece.text for piece in pieces), "", "")
         else:
             positions = self._in_pieces(pieces, example.evidence)
+            before, last = self._joiner.ids(pieces[-1]), pieces[-1]
         for span, found in zip(example.evidence, positions, strict=True):
             if not found:
                 raise InputError(
@@ -193,7 +195,7 @@ class Encoder:
                 )
         needle_of = {p: n for n in reversed(range(len(positions))) for p in positions[n]}
         evidence = sorted(needle_of)
-        target_ids, cited = self._target(example, pieces[-1])
+        target_ids, cited = self._target(example, last, before)  # type: ignore[arg-type]
         return Encoded(
             id=example.id,
             task=example.task,
@@ -222,14 +224,13 @@ class Encoder:
             found.append([int(starts[index]) + position for position in positions])
         return found
 
-    def _target(self, example: Example, last: Piece) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of the target after the prompt's last piece, and which evidence each token cites."""
+    def _target(
+        self, example: Example, last: Piece, alone: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of the target after `last`, whose own are `alone`, and what each token cites."""
         target = f" {example.target}"
-        if self._joiner.ids(last) is None:  # it merges with what is before it
-            last = replace(last, before="")
-        alone = self._joiner.ids(last)
         both = self._joiner.inside(last.before, last.text + target, "")
-        if alone is None or both is None or both[0][: len(alone)] != alone.tolist():
+        if both is None or both[0][: len(alone)] != alone.tolist():
             raise InputError(
                 f"example {example.id}: "
                 f"this tokenizer merges {OPENING!r} with the answer {example.target!r}"

@@ -38,12 +38,12 @@ def _checked_meta(meta: Any) -> dict[str, Any]:
         json.dumps(meta, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"meta is not plain JSON ({error})") from None
-    read = {name: meta[name] for name in ("hop_answers", "avoid") if name in meta}
-    for name, texts in read.items():
-        if texts:
-            as_answers(texts, f"meta.{name}")
-    # Parquet gives null for what only other rows have.
-    return {name: value for name, value in meta.items() if value or name not in read}
+    read = {
+        name: list(as_answers(meta[name], f"meta.{name}", optional=True))
+        for name in ("hop_answers", "avoid")
+        if name in meta
+    }
+    return {**meta, **read}
 
 
 @dataclass(frozen=True)

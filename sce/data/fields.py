@@ -75,10 +75,12 @@ def as_texts(value: Any, name: str) -> list[str]:
     return [as_text(item, name, "") for item in as_list(value, name, "texts")]
 
 
-def as_answers(value: Any, name: str = "answers") -> tuple[str, ...]:
-    """A row's answers: a list of texts, at least one, none of them blank."""
+def as_answers(value: Any, name: str = "answers", *, optional: bool = False) -> tuple[str, ...]:
+    """A list of texts, none of them blank; at least one unless it is optional."""
+    if optional and value is None:
+        return ()
     answers = as_list(value, name, "texts")
-    if not answers:
+    if not answers and not optional:
         raise InputError(f"{name} must be a list of texts, got an empty one")
     if any(not isinstance(answer, str) or not answer.strip() for answer in answers):
         raise InputError(f"{name} must be texts and not blank, got {reprlib.repr(answers)}")

@@ -87,9 +87,9 @@ class Joiner:
         if key not in self._joins:
             if len(self._joins) >= 2 * _MAX_PIECES:
                 self._joins.clear()
-            self._joins[key] = tail.endswith(right.before) and self._holds(
-                tail, head, left.after, right.before
-            )
+            # Where a run of white space is cut depends on whether more of it follows.
+            as_thought = head[:1].isspace() == left.after.isspace() and tail.endswith(right.before)
+            self._joins[key] = as_thought and self._holds(tail, head, left.after, right.before)
         return self._joins[key]
 
     def _holds(self, tail: str, head: str, after: str, before: str) -> bool:

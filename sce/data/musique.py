@@ -35,10 +35,9 @@ def from_musique(row: Mapping[str, Any], row_id: str) -> Example:
             )
             for h in as_objects(row.get("question_decomposition"), "question_decomposition")
         ]
-        aliases = row.get("answer_aliases") or []
         answers = (
             as_text(row.get("answer"), "answer"),
-            *(as_answers(aliases, "answer_aliases") if aliases != [] else ()),
+            *as_answers(row.get("answer_aliases"), "answer_aliases", optional=True),
         )
     except InputError as error:
         raise InputError(f"not a row of the MuSiQue format ({error})") from None

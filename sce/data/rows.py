@@ -10,6 +10,7 @@ import csv
 import glob
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -71,7 +72,7 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes | InputError]]:
                 mib = MAX_LINE_BYTES >> 20
                 yield number, InputError(f"a line of over {mib} MiB; there is one row a line")
                 while line and not line.endswith(b"\n"):
-                    line = stream.readline(MAX_LINE_BYTES)
+                    line = stream.readline(2**20)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{file}:{number + 1}: cannot be read ({error})") from None
 
@@ -115,7 +116,8 @@ def _json_rows(file: Path) -> Iterator[tuple[str, Row | InputError]]:
     try:
         content = _parsed(data)
     except _NotJson as error:
-        if not _is_json(data[: data.find(b"\n") + 1]):
+        first = re.match(rb"\s*[^\n]*\n", data)
+        if first is None or not _is_json(first[0]):
             raise InputError(f"{file}:{error.line}: {error}") from None
         yield from _jsonl_rows(file)
         return
@@ -150,12 +152,12 @@ def _csv_rows(file: Path) -> Iterator[tuple[str, Row | InputError]]:
     """Rows of a .csv file with a header; every cell is a text, and an empty one is missing."""
     reader = csv.reader(_csv_lines(file), strict=True)
     try:
-        header = next(reader, [])
+        header = next((cells for cells in reader if not _is_blank(cells)), [])
         if len(set(header)) < len(header):
             raise InputError(f"{file}:1: two columns share a name")
         for cells in reader:
             where = f"{file}:{reader.line_num}"
-            if not cells:
+            if _is_blank(cells):
                 continue
             if len(cells) != len(header):
                 yield where, InputError(f"{len(cells)} cells under {len(header)} names")
@@ -165,6 +167,11 @@ def _csv_rows(file: Path) -> Iterator[tuple[str, Row | InputError]]:
                 yield where, {n: cell or None for n, cell in zip(header, cells, strict=True)}
     except csv.Error as error:
         raise InputError(f"{file}:{reader.line_num}: not CSV ({error})") from None
+
+
+def _is_blank(cells: list[str]) -> bool:
+    """Whether a line had nothing in it, not even commas."""
+    return len(cells) < 2 and not "".join(cells).strip()
 
 
 def _csv_lines(file: Path) -> Iterator[str]:

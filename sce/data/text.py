@@ -16,7 +16,7 @@ _NOT_WORD = re.compile(r"[^\w\s]", re.UNICODE)
 # sentencex panics on "B." with a no-break space, or another wide one, before the full stop.
 _WIDE_SPACE = re.compile(r"[^\S\x00-\x7f]")
 # Characters; sentencex takes time quadratic in them where quotation marks abound.
-_WINDOW = 20_000
+_WINDOW = 10_000
 
 
 @lru_cache(maxsize=100_000)

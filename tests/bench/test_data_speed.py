@@ -11,8 +11,8 @@ import sys
 import time
 
 import pytest
-from conftest import SHARED_DATA
 
+from conftest import SHARED_DATA
 from sce.data.encode import Encoder
 from sce.data.plan import plan_splits
 from sce.data.recipe import Recipe
@@ -66,7 +66,8 @@ def test_prompt_tokens_a_second_at_32k(real_tokenizer):
         count = len(real_tokenizer(text, add_special_tokens=False)["input_ids"])
         own = count / (time.perf_counter() - started)
         cell = f"{task}: {concept} in {context}"
-        print(f"{cell:32} {cached / 1e6:8.2f} {first / 1e6:11.2f} {own / 1e6:10.2f} {cached / own:6.1f}")
+        speeds = f"{cached / 1e6:8.2f} {first / 1e6:11.2f} {own / 1e6:10.2f}"
+        print(f"{cell:32} {speeds} {cached / own:6.1f}")
         rows.append({"cell": cell, "cached": cached, "first": first, "tokenizer": own})
     print(json.dumps(rows))
 
@@ -103,7 +104,8 @@ with tempfile.TemporaryDirectory() as folder:
     for encoded in split.encoded:
         pass
     size = sum(f.stat().st_size for f in Path(folder).rglob("*.arrow")) / 2**20
-peak = max(resource.getrusage(w).ru_maxrss for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+peak = max(resource.getrusage(w).ru_maxrss for w in who)
 print(f"{count} {seconds:.1f} {peak / 1024:.0f} {size:.0f}")
 """
 

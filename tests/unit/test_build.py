@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from plans import make_splits
 
+from plans import make_splits
 from sce.data import build as build_module
 from sce.data import table
 from sce.data.build import build_missing, open_splits
@@ -123,7 +123,7 @@ def test_a_build_that_fails_leaves_nothing_behind(tokenizer, tmp_path):
 def test_splits_that_share_a_needle_are_found_without_their_text(tokenizer, tmp_path):
     plan, encoder = planned(tokenizer)
     folders = build_missing(plan, encoder, out=tmp_path)
-    with pytest.raises(InputError, match="share .* with example"):
+    with pytest.raises(InputError, match=r"share .* with example"):
         open_splits({"train": folders["train"], "val": folders["train"]})
 
 

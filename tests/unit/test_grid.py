@@ -1,6 +1,8 @@
 """Every cell of the grid, for every task: what its needles say, where they stand, and repeats."""
 
+import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -277,7 +279,8 @@ def test_no_slot_is_left_unfilled(made, case):
 )
 def test_a_pair_that_is_no_cell_is_refused_with_the_reason(task, cell, reason):
     with pytest.raises(InputError, match=reason):
-        DataOptions(task=task, concept=cell[0], context=cell[1], limited="who")
+        limited = "who" if "limited" in cell else None
+        DataOptions(task=task, concept=cell[0], context=cell[1], limited=limited)
 
 
 def test_limited_needs_a_relation_and_keeps_its_questions_alone(made):
@@ -339,3 +342,44 @@ def test_a_surname_alone_is_the_same_person():
     symbols = {"Ada Lovelace": "A1", "Lovelace": "A1", "London": "B2"}
     assert substitute("Ada Lovelace met LOVELACE in london.", symbols) == "A1 met A1 in B2."
     assert substitute("Londoner", symbols) == "Londoner"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"limited": "who"}, "changes nothing without data.concept=limited"),
+        ({"entity_base": "real"}, "changes nothing without data.concept=low_entity"),
+        ({"haystack": ["book.txt"]}, "for data=needle alone"),
+        ({"lengths": [100]}, "for data=needle alone"),
+        ({"writer": "llm"}, "go together"),
+        ({"writer": "llm", "written": "w.jsonl", "concept": "low"}, "without data.concept=high"),
+        ({"depth": 1.5}, "data.depth must be"),
+        ({"depth": [0, "x"]}, "data.depth must be"),
+        ({"depth": []}, "data.depth must be"),
+        ({"limited": "why", "concept": "limited"}, "choose from who, when, where"),
+        ({"num_train": 0}, "data.num_train must be >= 1"),
+    ],
+)
+def test_an_option_that_would_do_nothing_or_is_wrong_is_refused(values, message):
+    with pytest.raises(InputError, match=message):
+        DataOptions(**values)
+
+
+def test_documents_written_by_a_language_model_are_trained_on(tokenizer, tmp_path):
+    written = make_splits(options("mdqa", "high", "high", 20), Encoder(tokenizer), 5, ["train"])
+    file = tmp_path / "written.jsonl"
+    rows = []
+    for n, example in enumerate(written["train"].examples):
+        gold = tuple(d for d in example.documents if d.id in example.gold_ids)
+        rows.append(replace(example, id=f"written-{n}", documents=gold).to_json())
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for context in ("high", "low", "real"):
+        chosen = options("mdqa", "high", context, 10, writer="llm", written=str(file))
+        split = make_splits(chosen, Encoder(tokenizer), 0, ["train", "val"])
+        for n, example in enumerate(split["train"].examples):
+            assert example.question == rows[n]["question"]
+            assert example.answers == tuple(rows[n]["answers"])
+            assert len(example.documents) == 3
+        assert split["val"].cell == ("real", "real")
+    with pytest.raises(InputError, match="20 questions for this cell"):
+        make_splits(replace(chosen, num_train=21), Encoder(tokenizer), 0, ["train"])

@@ -4,8 +4,8 @@ import gzip
 import json
 
 import pytest
-from runs import configured
 
+from runs import configured
 from sce.commands import DatasetConfig
 from sce.data.sources import read_questions
 from sce.dataset import dataset
@@ -42,7 +42,6 @@ def test_a_built_folder_has_its_card_as_text_and_picture(run, tmp_path, caplog):
 
 def test_training_on_a_built_folder_is_training_on_its_options(tiny_folder, run, tmp_path):
     from runs import run_train
-
     from sce.records import read_jsonl
 
     out = tmp_path / "built"
