@@ -68,10 +68,12 @@ def split_by_document(
     order = np.random.default_rng([seed, len(groups)]).permutation(len(groups))
     total = sum(shares.values())
     splits: dict[str, list[Example]] = {name: [] for name in shares}
-    for index in order:
+    for dealt, index in enumerate(order):
+        empty = [name for name in shares if not splits[name]]
         missing = {
             name: share / total - len(splits[name]) / len(examples)
             for name, share in shares.items()
+            if len(empty) < len(order) - dealt or name in empty  # the last ones fill what is empty
         }
         splits[max(missing, key=missing.__getitem__)].extend(groups[int(index)])
     return splits

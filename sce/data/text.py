@@ -15,7 +15,7 @@ FUNCTION_WORDS = frozenset(
 _NOT_WORD = re.compile(r"[^\w\s]", re.UNICODE)
 # sentencex panics on "B." with a no-break space, or another wide one, before the full stop.
 _WIDE_SPACE = re.compile(r"[^\S\x00-\x7f]")
-# Characters; sentencex takes time quadratic in them where quotation marks abound.
+# Characters; a longer sentence is cut. sentencex takes quadratic time where quotation marks abound.
 _WINDOW = 10_000
 
 

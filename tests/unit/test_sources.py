@@ -613,6 +613,18 @@ def test_a_line_that_is_no_row_is_named(tmp_path, line, name):
     assert source.skipped == [refusal(file)]
 
 
+def test_nesting_up_to_what_the_parser_takes_is_one_error(tmp_path):
+    for levels in range(700, 1000, 7):
+        for path in ("answers", "documents", "meta hop_answers", "meta level"):
+            line = json.dumps(changed(good("example"), path, "HERE"))
+            line = line.replace('"HERE"', "[" * levels + "]" * levels)
+            file = write(tmp_path / "q.jsonl", [good("example", 1), line])
+            source = read_source(str(file), skip_bad_rows=True)
+            assert len(source.examples) + len(source.skipped) == 2
+            assert path == "meta level" or len(source.skipped) == 1
+            assert_is_one_line(source.skipped[0] if source.skipped else "none")
+
+
 def test_items_of_a_json_list_that_are_no_rows_are_named(tmp_path):
     file = write(tmp_path / "q.json", [good("needle", 0), 3, [good("needle")], good("needle", 1)])
     assert refusal(file) == f"{file}[1]: not a JSON object"
@@ -709,9 +721,6 @@ def test_a_line_of_200_mb_is_named_at_once_and_passed_over_without_being_held(tm
     with file.open("r+b") as stream:
         stream.seek(200 * 10**6)  # a hole: no bytes are written
         stream.write(b"\n" + json.dumps(good("needle", 1)).encode())
-    content = file.read_bytes()
-    assert content.count(b"\n") == 2
-    del content
     start = time.monotonic()
     tracemalloc.start()
     message = refusal(file)
@@ -1021,7 +1030,7 @@ PROSE = st.lists(
 
 
 @pytest.mark.parametrize("window", [7, 10_000])
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(prose=PROSE)
 def test_sentences_are_in_order_within_the_text_and_leave_out_white_space_alone(window, prose):
     with pytest.MonkeyPatch.context() as patch:
@@ -1047,7 +1056,7 @@ def test_sentences_are_the_same_whether_or_not_the_text_is_read_in_windows(monke
     assert sentence_spans(prose) == spans
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(prose=PROSE, answer=PROSE | st.sampled_from(["Rome", "rome bo", " ", ".", ""]))
 def test_occurrences_are_in_order_within_the_text_and_say_the_answer(prose, answer):
     for loosely in (False, True):
@@ -1061,7 +1070,7 @@ def test_occurrences_are_in_order_within_the_text_and_say_the_answer(prose, answ
         assert not found or not loosely or holds_answer(prose[found[0][0] :], (answer,))
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(prose=PROSE, data=st.data())
 def test_sentences_that_hold_spans_are_sentences_and_cover_them(prose, data):
     cuts = st.integers(0, len(prose))

@@ -1,6 +1,7 @@
 """The README's tree is the tree; files stay short; the project speaks of itself alone."""
 
 import re
+import shlex
 import subprocess
 
 import pytest
@@ -81,5 +82,5 @@ def test_commands_in_the_readme_name_options_that_exist():
     commands = re.findall(r"^ *python -m sce\.(\w+)(.*)$", text, re.MULTILINE)
     assert len(commands) >= 8
     for command, rest in commands:
-        overrides = [word.strip("'\"") for word in rest.split("#")[0].split()]
+        overrides = shlex.split(rest.split("#")[0])
         configured(command, schemas[command], [o for o in overrides if "=" in o])
