@@ -1,8 +1,9 @@
 """Answer metrics as torchmetrics: token F1 and exact match, best over aliases, and citations.
 
-SQuAD's definitions for answers (Rajpurkar et al. 2016, evaluate-v1.1), and for citations those of
-Summary of a Haystack (Laban et al. 2024, utils_eval.py). `compute` returns one value an example, so
-that intervals and paired comparisons can be made of them; the metric proper is their mean.
+SQuAD's definitions for answers (Rajpurkar et al. 2016, evaluate-v1.1; where normalisation leaves
+nothing of either side F1 is 1, as in MuSiQue's, and not 0), and for citations those of Summary of a
+Haystack (Laban et al. 2024, utils_eval.py). `compute` returns one value an example, so that
+intervals and paired comparisons can be made of them; the metric proper is their mean.
 """
 
 import re
@@ -45,7 +46,10 @@ def _f1(prediction: list[str], answer: list[str]) -> float:
 
 
 def citations(text: str) -> set[str]:
-    """The numbers in brackets, [2] or [2, 5], as SummHay's scorer finds them."""
+    """The numbers in brackets, [2] or [2, 5], as SummHay's scorer finds them.
+
+    Numbers with no comma between them, on which that scorer fails, cite nothing: [2 5, 7] cites 7.
+    """
     listed = [number for group in _CITED.findall(text) for number in group.split(",")]
     return {str(int(number)) for number in listed if number.strip().isdigit()}
 

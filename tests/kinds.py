@@ -4,6 +4,7 @@ A kind is a function of an alphabet, the characters it has to know (those of byt
 """
 
 import json
+import math
 
 from tokenizers import (
     Regex,
@@ -114,10 +115,12 @@ def unigram(alphabet, normalizer=None) -> Tokenizer:
         show_progress=False,
     )
     trained.train_from_iterator(lines(), trainer)
-    # Scores of rare characters, and the order of pieces, differ a little from training to training.
+    # Scores of rare characters, and the order of pieces, differ a little from training to training;
+    # scores that are rounded tie, which those of real tokenizers do not.
     unknown, *pieces = json.loads(trained.to_str())["model"]["vocab"]
-    vocabulary = [tuple(unknown), *sorted((piece, round(score, 1)) for piece, score in pieces)]
-    made = Tokenizer(models.Unigram(vocabulary, 0))
+    scores = sorted((piece, round(score, 1)) for piece, score in pieces)
+    scores = [(piece, score + math.sqrt(n) / 1000) for n, (piece, score) in enumerate(scores)]
+    made = Tokenizer(models.Unigram([tuple(unknown), *scores], 0))
     if normalizer is not None:
         made.normalizer = normalizer
     made.pre_tokenizer = pre_tokenizers.Metaspace()

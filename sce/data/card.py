@@ -130,7 +130,11 @@ def as_markdown(cards: Mapping[str, Mapping[str, Any]], auc: float | None) -> st
 
 
 def _span_text(spread: Mapping[str, float]) -> str:
-    return f"{spread['mean']:,.4g} ({spread['min']:,.4g} to {spread['max']:,.4g})"
+    mean, least, most = (
+        f"{spread[name]:,.0f}" if spread["max"] >= 1000 else f"{spread[name]:.3g}"
+        for name in ("mean", "min", "max")
+    )
+    return f"{mean} ({least} to {most})"
 
 
 def _leak_text(card: Mapping[str, Any]) -> str:

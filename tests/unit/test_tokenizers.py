@@ -149,7 +149,7 @@ texts = st.lists(
 contexts = st.lists(st.tuples(texts, texts), min_size=1, max_size=4)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(contexts, texts, st.sampled_from(["mdqa", "needle"]))
 def test_ids_are_those_of_the_whole_prompt_whatever_the_documents(encoders, pairs, question, task):
     documents = tuple(Document(str(n), *pair) for n, pair in enumerate(pairs))
