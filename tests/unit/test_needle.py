@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from conftest import SHARED_DATA
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plans import make_splits
 
+from conftest import SHARED_DATA
+from plans import make_splits
 from sce.data import needle
 from sce.data.encode import Encoder
 from sce.data.example import Document

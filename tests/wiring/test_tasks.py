@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from runs import run_score, run_train
 
+from runs import run_score, run_train
 from sce.records import read_jsonl
 
 SMALL = {
