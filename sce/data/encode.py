@@ -218,7 +218,7 @@ class Encoder:
             index = at[span.document]
             piece = pieces[index]
             if index not in offsets:
-                offsets[index] = self._joiner.inside(piece.before, piece.text, piece.after)[1]  # type: ignore[index]
+                offsets[index] = self._joiner.offsets(piece)
             bounds = (piece.offset + span.start, piece.offset + span.end)
             positions = evidence_positions(piece.text, offsets[index], [bounds])
             found.append([int(starts[index]) + position for position in positions])

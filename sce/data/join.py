@@ -26,6 +26,8 @@ from sce.data.prompt import Piece
 _WINDOW = 24
 # Pieces kept; the ids of 200,000 documents of 150 tokens take 120 MB.
 _MAX_PIECES = 200_000
+# Pieces whose offsets are kept too: those of the example at hand are asked for next.
+_MAX_RECENT = 256
 # What tokens are merged from: characters, and the bytes that stand for an unknown one.
 _SYMBOL = re.compile(r"<0x[0-9A-F]{2}>|.", re.DOTALL)
 
@@ -37,6 +39,7 @@ class Joiner:
         self.tokenizer = tokenizer
         self._ids: dict[tuple[str, str], np.ndarray | None] = {}
         self._joins: dict[tuple[str, str], bool] = {}
+        self._recent: dict[tuple[str, str], tuple[list[int], list[tuple[int, int]]] | None] = {}
 
     def ids(self, piece: Piece) -> np.ndarray | None:
         """int32 ids of a piece where it stands, or None if it merges with what is before it."""
@@ -49,7 +52,17 @@ class Joiner:
             self._ids.clear()
         found = self.inside(piece.before, piece.text, piece.after)
         self._ids[key] = None if found is None else np.asarray(found[0], dtype=np.int32)
+        if len(self._recent) >= _MAX_RECENT:
+            self._recent.clear()
+        self._recent[key] = found
         return self._ids[key]
+
+    def offsets(self, piece: Piece) -> list[tuple[int, int]]:
+        """Character offsets of the ids of a piece that does not merge with what is before it."""
+        found = self._recent.get((piece.before, piece.text))
+        found = found or self.inside(piece.before, piece.text, piece.after)
+        assert found is not None
+        return found[1]
 
     def inside(
         self, before: str, text: str, after: str
