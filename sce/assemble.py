@@ -15,6 +15,7 @@ from sce.commands import RunConfig
 from sce.data.build import build_missing, open_splits
 from sce.data.encode import Encoder
 from sce.data.plan import Plan, plan_splits
+from sce.data.splits import Overlap
 from sce.data.table import Split
 from sce.data_options import MAX_NEW_TOKENS
 from sce.decode import DecodeSettings
@@ -44,9 +45,14 @@ class Parts:
     """(layers, query heads a layer)."""
 
     @cached_property
-    def splits(self) -> dict[str, Split]:
-        """The planned splits, mapped into memory; those that were never built are built first."""
+    def built(self) -> tuple[dict[str, Split], Overlap]:
+        """The planned splits, built where they never were, and what was compared between them."""
         return open_splits(build_missing(self.plan, self.encoder))
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The planned splits, mapped into memory."""
+        return self.built[0]
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """An answer's text."""

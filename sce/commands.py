@@ -185,6 +185,11 @@ class DatasetConfig:
         require_in("split", self.split, SPLITS)
         require(self.seed >= 0, f"seed must be >= 0, got {self.seed}")
         require(self.action != "build" or self.out is not None, "action=build needs out=FOLDER")
+        name = (self.out or "").removesuffix(".gz")
+        require(
+            not name.endswith((".json", ".csv", ".parquet", ".arrow")) and "=" not in name,
+            f"out={self.out}: name a folder (Arrow) or FILE.jsonl[.gz] (Example JSONL)",
+        )
 
 
 @dataclass

@@ -38,7 +38,8 @@ class MixOptions:
     """Share of the training examples, relative to the other parts' weights."""
 
     def __post_init__(self) -> None:
-        require(self.weight > 0, f"data.mix: weight must be > 0, got {self.weight}")
+        valid = 0 < self.weight < float("inf")
+        require(valid, f"data.mix: weight must be > 0, got {self.weight}")
 
     @property
     def cell(self) -> tuple[str, str]:
@@ -84,7 +85,8 @@ class DataOptions:
     """Where a question's own documents do not fill the context: `random` or `bm25`, drawn from the
     other questions' documents of the same split, never one that holds an answer."""
     shuffle_documents: bool = True
-    """Put the documents in an order drawn from (seed, example); False keeps the file's order."""
+    """Put the documents in an order drawn from (seed, example); False keeps the file's order where
+    the context is real."""
     depth: Any = None
     """Where the evidence's documents stand: None anywhere (uniform), a number 0..1 at that share of
     the distractors, a list: example i takes the i-th depth, round and round."""
@@ -116,6 +118,11 @@ class DataOptions:
         require_in("data.on_overlap", self.on_overlap, ("error", "drop"))
         require_in("data.writer", self.writer, ("grammar", "llm"))
         counts = ("num_documents", "context_tokens", "num_train", "num_val", "num_reference")
+        require(self.eval_seed >= 0, f"data.eval_seed must be >= 0, got {self.eval_seed}")
+        require(
+            not self.mix or (self.concept is None and self.context is None),
+            "data.mix names the cells of the training split; leave data.concept and data.context",
+        )
         for name in (*counts, "num_workers"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"data.{name} must be >= 1, got {value}")

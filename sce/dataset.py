@@ -5,8 +5,9 @@ import json
 import logging
 import os
 import tempfile
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig
@@ -75,9 +76,10 @@ def _build(plan: "Plan", encoder: "Encoder", out: Path) -> None:
     from sce.data.card import as_markdown, auc_of_real_and_high
     from sce.figures import histograms, save_png
 
-    splits = open_splits(build_missing(plan, encoder, out=out))
+    _make_folder(out)
+    splits, overlap = open_splits(build_missing(plan, encoder, out=out))
     cards = {name: split.card for name, split in splits.items()}
-    text = as_markdown(cards, auc_of_real_and_high(plan))
+    text = as_markdown(cards, auc_of_real_and_high(plan), overlap)
     save_png(histograms(cards, title=f"{plan.options.task}: {out.name}"), out / "card.png")
     (out / "card.md").write_text(text, encoding="utf-8")
     _log.info(
@@ -93,16 +95,29 @@ def _build_jsonl(config: DatasetConfig, plan: "Plan", out: Path) -> None:
     from rich.progress import track
 
     recipe = plan.recipes[config.split]
-    out.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(out.parent)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         partial = Path(folder) / out.name
-        opener = gzip.open if out.suffix == ".gz" else open
-        with opener(partial, "wt", encoding="utf-8") as stream:
+        with partial.open("wb") as raw, _packed(raw, out.suffix == ".gz") as stream:
             for index in track(range(len(recipe)), "building", transient=True):
                 line = json.dumps(recipe.example(index).to_json(), ensure_ascii=False)
-                stream.write(f"{line}\n")
+                stream.write(f"{line}\n".encode())
         partial.rename(out)
     _log.info("wrote %s: %d examples of %s", out, len(recipe), config.split)
+
+
+def _packed(raw: IO[bytes], packed: bool) -> AbstractContextManager[IO[bytes]]:
+    """The stream, or one that compresses into it: without a time, so that bytes repeat."""
+    if not packed:
+        return nullcontext(raw)
+    return gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0)  # type: ignore[return-value]
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: no such folder can be made ({error.strerror})") from None
 
 
 def _show(config: DatasetConfig, plan: "Plan", encoder: "Encoder") -> None:
@@ -130,11 +145,18 @@ def _grid(config: DatasetConfig, encoder: "Encoder") -> None:
 
     cells = {}
     for concept, context in all_cells(config.data.task):
-        limited = (config.data.limited or "who") if concept == "limited" else None
         options = replace(
-            config.data, concept=concept, context=context, limited=limited, num_train=None
+            config.data,
+            concept=concept,
+            context=context,
+            limited="who" if concept == "limited" else None,
+            entity_base=config.data.entity_base if concept == "low_entity" else None,
+            mix=[],
+            num_train=None,
         )
         recipe = plan_splits(options, encoder, config.seed, ["train"]).recipes["train"]
+        if not 0 <= config.index < len(recipe):
+            raise InputError(f"index={config.index}: ({concept}, {context}) has {len(recipe)}")
         cells[concept, context] = recipe.example(config.index)
     table = grid(cells, f"{config.data.task}: example {config.index} of every cell")
     Console().print(table)
@@ -149,7 +171,6 @@ def _export(name: str | None, content: "RenderableType", title: str, *, width: i
     from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 
     file = Path(name)
-    file.parent.mkdir(parents=True, exist_ok=True)
     with Path(os.devnull).open("w") as nowhere:
         console = Console(record=True, file=nowhere, width=width, force_terminal=True)
         console.print(content)
@@ -157,7 +178,11 @@ def _export(name: str | None, content: "RenderableType", title: str, *, width: i
             text = console.export_svg(title=title, theme=DEFAULT_TERMINAL_THEME)
         else:
             text = console.export_html(theme=DEFAULT_TERMINAL_THEME)
+    _make_folder(file.parent)
+    try:
         file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"html={name}: cannot be written ({error.strerror})") from None
     _log.info("wrote %s", file)
 
 
@@ -173,7 +198,7 @@ def _check(config: DatasetConfig, plan: "Plan", encoder: "Encoder") -> None:
         found = check_plan(plan, encoder, lambda: progress.advance(task))
     for name, recipe in plan.recipes.items():
         _log.info("%-10s %d examples of %s", name, len(recipe), ", ".join(recipe.cell))
-    _log.info("shared     %s", plan.overlap)
+    _log.info("shared     %s%s", plan.overlap, plan.overlap.taken_out)
     for source in plan.sources.values():
         for what, count in source.counts.items():
             _log.info("%-10s %d %s", source.format, count, what)

@@ -228,7 +228,7 @@ def _what_runs(config: TrainConfig, parts: "Parts", known: "RunFacts") -> list[s
             f"({split.card['mix'] or ', '.join(split.cell)}) from {split.card['source']}, prompts "
             f"of up to {split.max_prompt_tokens:,} tokens"
         )
-    lines.append(f"shared     {parts.plan.overlap}")
+    lines.append(f"shared     {parts.built[1]}{parts.plan.overlap.taken_out}")
     for path, source in parts.plan.sources.items():
         if source.skipped:
             lines.append(

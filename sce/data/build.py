@@ -11,10 +11,13 @@ import multiprocessing
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import cache, partial
+from importlib.metadata import version
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ from sce.data import card as cards
 from sce.data.encode import Encoder
 from sce.data.plan import Plan
 from sce.data.recipe import Recipe
+from sce.data.splits import Overlap
 from sce.data.table import CARD, Split, finish, num_shards, read_split, write_shard
 from sce.data_options import SPLITS
 from sce.errors import InputError
@@ -82,33 +86,44 @@ def _built(folder: Path, content: dict[str, Any]) -> Path:
     return folder
 
 
-def open_splits(folders: Mapping[str, Path]) -> dict[str, Split]:
-    """Built splits, mapped into memory, and checked to share nothing.
+def open_splits(folders: Mapping[str, Path]) -> tuple[dict[str, Split], Overlap]:
+    """Built splits, mapped into memory, and what was compared between them.
 
     Raises:
         InputError: a folder is not there, or two splits share a question, document or needle.
     """
     splits = {name: read_split(folder) for name, folder in folders.items()}
-    check_built(splits)
-    return splits
+    return splits, check_built(splits)
 
 
-def check_built(splits: Mapping[str, Split]) -> None:
-    """Raise `InputError` if composed examples of two splits share anything, by its hash."""
-    keys = {
-        name: (_hashes(split, "own_keys"), _hashes(split, "document_keys"))
-        for name, split in splits.items()
-    }
-    names = list(keys)
-    for first, left in enumerate(names):
-        for right in names[first + 1 :]:
-            shared = np.intersect1d(keys[left][0], keys[right][0])
-            if len(shared):
-                whose = _owner(splits[left], int(shared[0]))
-                raise InputError(
-                    f"data.{left} and data.{right} share {len(shared)} questions, needles or "
-                    f"documents, one of them with example {whose} of data.{left}"
-                )
+def check_built(splits: Mapping[str, Split]) -> Overlap:
+    """Compare composed examples of all splits, by hashes of their texts.
+
+    Questions, needles and gold documents of one split must be no question, needle or document of
+    another's contexts.
+
+    Raises:
+        InputError: two splits share something.
+    """
+    asked = {name: _hashes(split, "own_keys") for name, split in splits.items()}
+    needles = {name: _hashes(split, "needle_keys") for name, split in splits.items()}
+    shown = {name: _hashes(split, "document_keys") for name, split in splits.items()}
+    for left, right in permutations(splits, 2):
+        everything = np.union1d(asked[right], shown[right])
+        shared = np.intersect1d(asked[left], everything)
+        shared = np.union1d(shared, np.intersect1d(needles[left], needles[right]))
+        if len(shared):
+            whose = _owner(splits[left], int(shared[0]))
+            raise InputError(
+                f"data.{left} and data.{right} share {len(shared)} questions, needles or "
+                f"documents, one of them with example {whose} of data.{left}"
+            )
+    return Overlap(
+        questions={name: len(split.encoded) for name, split in splits.items()},
+        documents={name: len(keys) for name, keys in shown.items()},
+        needles={name: len(keys) for name, keys in needles.items()},
+        removed={},
+    )
 
 
 def _hashes(split: Split, column: str) -> np.ndarray:
@@ -117,8 +132,9 @@ def _hashes(split: Split, column: str) -> np.ndarray:
 
 
 def _owner(split: Split, key: int) -> str:
-    names, keys = split.table["id"][:], split.table["own_keys"][:]
-    return next(str(name) for name, own in zip(names, keys, strict=True) if key in own)
+    columns = (split.table[name][:] for name in ("id", "own_keys", "needle_keys"))
+    rows = zip(*columns, strict=True)
+    return next(str(name) for name, own, needles in rows if key in own or key in needles)
 
 
 def _build(
@@ -145,24 +161,24 @@ def _write_shards(recipe: Recipe, encoder: Encoder, folder: Path, workers: int |
             progress.advance(task, done)
 
 
-def _each(write: Any, shards: int, workers: int | None) -> Iterator[int]:
+def _each(write: Callable[[int], int], shards: int, workers: int | None) -> Iterator[int]:
+    """Run `write` for every shard; in forked processes, which share sources, pools and indices."""
     processes = min(workers or os.cpu_count() or 1, shards)
     if processes == 1:
         yield from map(write, range(shards))
         return
-    # Forked, so that sources, pools and their indices are shared and not sent.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    global _WRITE
-    _WRITE = write
-    with multiprocessing.get_context("fork").Pool(processes) as pool:
-        yield from pool.imap_unordered(_in_worker, range(shards))
+    _FORKED["write"] = write  # not sent: a recipe's index need not be picklable
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        yield from pool.map(_in_worker, range(shards))
 
 
-_WRITE: Any = None
+_FORKED: dict[str, Callable[[int], int]] = {}
 
 
 def _in_worker(shard: int) -> int:
-    return _WRITE(shard)
+    return _FORKED["write"](shard)
 
 
 def _progress() -> Progress:
@@ -178,28 +194,25 @@ def _progress() -> Progress:
 def _content(plan: Plan, recipe: Recipe, encoder: Encoder) -> dict[str, Any]:
     """All that decides what a split holds, in plain types."""
     options = asdict(plan.options)
-    for name in ("num_workers", "num_train", "num_val", "num_reference", "on_bad_row", "built"):
+    # What the cell, the counts and the sources below say better, or what changes nothing.
+    for name in (*SPLITS, "concept", "context", "num_workers", "num_train", "num_val"):
         options.pop(name)
-    if recipe.split != "train":  # what only the training split is made of
-        for name in ("concept", "context", "limited", "mix", "writer", "written"):
-            options.pop(name)
-        options["train"] = plan.options.train.path
-    # By content, not by name: the same file may lie elsewhere.
-    paths = {str(getattr(plan.options, name).path) for name in SPLITS} | {str(plan.options.written)}
-    for split in SPLITS:
-        if isinstance(options[split], dict):
-            options[split].pop("path")
-        else:
-            options.pop(split)
-    for name in ("written", "haystack"):
-        options.pop(name, None)
+    for name in ("num_reference", "on_bad_row", "built", "haystack", "written"):
+        options.pop(name)
+    train = recipe.split == "train"
+    if not train:
+        options.pop("mix")
+        options.pop("writer")
+    paths = {name: getattr(plan.options, name).path for name in SPLITS}
     return {
         "options": json.loads(json.dumps(options)),
         "split": recipe.split,
         "cell": list(recipe.cell),
         "seed": recipe.seed,
         "num_examples": len(recipe),
-        "sources": sorted(source_sha256(path) for path in plan.sources if path in paths),
+        # By content, not by name; of all splits, since what one has the others lose.
+        "sources": {name: path and source_sha256(path) for name, path in paths.items()},
+        "written": source_sha256(plan.options.written) if train and plan.options.written else None,
         "haystack": [source_sha256(path) for path in plan.options.haystack],
         "tokenizer": encoder.sha256,
         "prompt": encoder.prompt_sha256(plan.options.task),
@@ -227,11 +240,14 @@ def source_sha256(path: str) -> str:
 
 @cache
 def code_sha256() -> str:
-    """Identity of the code and texts that make examples."""
+    """Identity of the code and texts that make examples, and of the libraries they lean on."""
     folder = Path(__file__).parent
+    files = [*sorted(folder.rglob("*")), folder.parent / "metrics.py"]
     digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*")):
+    for file in files:
         if file.suffix in (".py", ".json", ".jsonl"):
-            digest.update(f"{file.relative_to(folder)}\n".encode())
+            digest.update(f"{file.name}\n".encode())
             digest.update(file.read_bytes())
+    for library in ("sentencex", "bm25s", "scikit-learn", "numpy"):
+        digest.update(f"{library} {version(library)}\n".encode())
     return digest.hexdigest()

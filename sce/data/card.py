@@ -15,9 +15,10 @@ from sce.data.encode import Encoder
 from sce.data.expressions import draw, num_needles
 from sce.data.plan import Plan
 from sce.data.recipe import Recipe
+from sce.data.splits import Overlap
 from sce.data.table import SCHEMA
 
-_SAMPLE_LICENCE = "written for this project, Apache-2.0"
+_OUR_LICENCE = "written for this project, Apache-2.0"
 
 
 def make(plan: Plan, recipe: Recipe, encoder: Encoder, folder: Path) -> dict[str, Any]:
@@ -29,6 +30,12 @@ def make(plan: Plan, recipe: Recipe, encoder: Encoder, folder: Path) -> dict[str
     depths = np.asarray(table["depth"][:], dtype=np.float64)
     leaks = np.asarray(table["own_leaks"][:])
     source = plan.origins[recipe.split]
+    real = plan.made_of_real[recipe.split]
+    if not any(real):
+        source = plan.options.written or "the bank"
+    elif not all(real):
+        source = f"{source}, and the bank"
+    ours = source in ("the sample", "the bank", "the sample, and the bank")
     return {
         "schema": SCHEMA,
         "split": recipe.split,
@@ -49,13 +56,14 @@ def make(plan: Plan, recipe: Recipe, encoder: Encoder, folder: Path) -> dict[str
         "own_documents_that_hold_an_answer": {
             "examples": int((leaks > 0).sum()),
             "documents": int(leaks.sum()),
+            "dropped": int(np.asarray(table["own_drops"][:]).sum()),
         },
         "selection": dict(plan.facts.get(recipe.split, {})),
         "source": source,
-        "licence": _SAMPLE_LICENCE if source == "the sample" else "the source's",
+        "licence": _OUR_LICENCE if ours else "the source's",
         "rows_skipped": {path: len(s.skipped) for path, s in plan.sources.items()},
         "left_out": {path: dict(s.counts) for path, s in plan.sources.items() if s.counts},
-        "shared_between_splits": str(plan.overlap),
+        "questions_compared": str(plan.overlap),
         "tokenizer": {"name": encoder.tokenizer.name_or_path, "sha256": encoder.sha256},
         "prompt_sha256": encoder.prompt_sha256(plan.options.task),
         "options": asdict(plan.options),
@@ -89,7 +97,7 @@ def auc_of_real_and_high(plan: Plan, count: int = 500) -> float | None:
     return float(cross_val_score(model, real + high, labels, cv=folds, scoring="roc_auc").mean())
 
 
-def as_markdown(cards: Mapping[str, Mapping[str, Any]], auc: float | None) -> str:
+def as_markdown(cards: Mapping[str, Mapping[str, Any]], auc: float | None, overlap: Overlap) -> str:
     """The cards of all splits as one table, for people."""
     rows = {
         "cell": lambda c: c["mix"] or ", ".join(c["cell"]),
@@ -115,8 +123,7 @@ def as_markdown(cards: Mapping[str, Mapping[str, Any]], auc: float | None) -> st
     lines = [
         f"# {first['task']}: data card",
         "",
-        f"Tokenizer {first['tokenizer']['name']}. Shared between the splits: "
-        f"{first['shared_between_splits']}.",
+        f"Tokenizer {first['tokenizer']['name']}. Shared between the splits: {overlap}.",
     ]
     if auc is not None:
         lines.append(
@@ -139,7 +146,8 @@ def _span_text(spread: Mapping[str, float]) -> str:
 
 def _leak_text(card: Mapping[str, Any]) -> str:
     leaks = card["own_documents_that_hold_an_answer"]
-    return f"{leaks['documents']} in {leaks['examples']} examples"
+    kept = f"{leaks['documents']} kept, in {leaks['examples']} examples"
+    return f"{kept}; {leaks['dropped']} dropped"
 
 
 def _left_out(card: Mapping[str, Any]) -> str:
@@ -164,10 +172,10 @@ def _histogram(values: np.ndarray) -> dict[str, list[int]]:
 
 
 def _duplicates(table: datasets.Dataset) -> dict[str, int]:
-    """Examples that are the same, and gold texts, questions or titles that come more than once."""
-    texts = Counter(table["sha256"][:])
+    """Examples that are the same but for their id, and questions or gold texts that come again."""
+    texts = Counter(table["text_sha256"][:])
     keys = Counter(key for keys in table["own_keys"][:] for key in keys)
     return {
         "examples": sum(count - 1 for count in texts.values()),
-        "questions_needles_or_documents": sum(count - 1 for count in keys.values()),
+        "questions_or_gold_documents": sum(count - 1 for count in keys.values()),
     }

@@ -19,7 +19,6 @@ class Findings:
 
     num_examples: int = 0
     num_needles: int = 0
-    num_joined: int = 0
     wrong: list[str] = field(default_factory=list)
     """One line a fault, naming split and example."""
 
@@ -42,7 +41,6 @@ def check_plan(
             faults = [*_faults(plan, encoder, example, encoded)]
             if index < _COMPARED:
                 encoder.check_joined(example)
-                found.num_joined += encoder.is_joined(example)
             found.wrong += [f"data.{name}, example {example.id}: {fault}" for fault in faults]
             advance()
     return found
@@ -57,15 +55,20 @@ def _faults(plan: Plan, encoder: Encoder, example: Example, encoded: Encoded) ->
         ids = encoded.prompt_ids[positions[0] : positions[-1] + 1]
         decoded = str(encoder.tokenizer.decode(ids))
         # Tokenizers that change case or spacing cannot give the very text back.
-        if _bare(decoded) not in _bare(needle):
+        if _bare(decoded) != _bare(needle):
             faults.append(f"its evidence decodes to {decoded!r:.60}, not to {needle!r:.60}")
-    limit = plan.options.context_tokens
-    if limit is not None and len(encoded.prompt_ids) > max(limit, *plan.options.lengths, 0):
+    limit = example.meta.get("length", plan.options.context_tokens)
+    if limit is not None and len(encoded.prompt_ids) > int(limit):
         faults.append(f"{len(encoded.prompt_ids)} prompt tokens, over {limit}")
-    for document in example.documents:
-        added = document.id.startswith("pool-")
-        if added and holds_answer(f"{document.title} {document.text}", example.secrets):
-            faults.append(f"a document that was added holds its answer: {document.text!r:.60}")
+    holding = [
+        document
+        for document in example.documents
+        if document.id not in example.gold_ids
+        and not document.id.startswith("decoy-")  # these are about the same subject on purpose
+        and holds_answer(f"{document.title} {document.text}", example.secrets)
+    ]
+    if len(holding) > example.meta.get("own_leaks", 0):
+        faults.append(f"a document that was added holds its answer: {holding[0].text!r:.60}")
     return faults
 
 

@@ -53,14 +53,17 @@ def compose(
         order: of the documents.
 
     Returns:
-        The example; its meta says how many of its own documents hold a secret (`own_leaks`).
+        The example; its meta says how many of its own documents hold a secret (`own_leaks`) or
+        were dropped for it (`own_drops`).
 
     Raises:
         InputError: question and evidence alone are over a limit, or `extra` runs out below it.
     """
     gold_ids = example.gold_ids
     gold = [document for document in example.documents if document.id in gold_ids]
-    own, leaks = _own(example)
+    own, leaks, num_dropped = _own(example)
+    if order.rng is not None:  # so that not the file's first are the only ones ever seen
+        own = [own[int(index)] for index in order.rng.permutation(len(own))]
     chosen = _fill(example, gold, own, extra, limits, encoder) if limits.any else own
     # With limits, what the file put together keeps the file's order unless one is drawn.
     kept = {document.id for document in (*gold, *chosen)}
@@ -69,8 +72,10 @@ def compose(
     listed += [document for document in chosen if document.id not in mine]
     leaking = {document.id for document in leaks}
     num_leaks = sum(document.id in leaking for document in listed)
-    if num_leaks:
-        example = replace(example, meta={**example.meta, "own_leaks": num_leaks})
+    counts = {"own_leaks": num_leaks, "own_drops": num_dropped}
+    noted = {name: count for name, count in counts.items() if count}
+    if noted:
+        example = replace(example, meta={**example.meta, **noted})
     composed = example.with_documents(_ordered(listed, gold_ids, order))
     while limits.context_tokens and (
         (tokens := encoder.num_prompt_tokens(composed)) > limits.context_tokens
@@ -84,8 +89,8 @@ def compose(
     return composed
 
 
-def _own(example: Example) -> tuple[list[Document], list[Document]]:
-    """An example's own distractors to keep, and those of them that hold a secret.
+def _own(example: Example) -> tuple[list[Document], list[Document], int]:
+    """An example's own distractors to keep, those of them that hold a secret, and how many went.
 
     Where one hop answers the question, another document that holds the answer may be evidence that
     nobody marked, and goes. A hop's answer elsewhere answers nothing, and MuSiQue put it there on
@@ -94,8 +99,8 @@ def _own(example: Example) -> tuple[list[Document], list[Document]]:
     own = [document for document in example.documents if document.id not in example.gold_ids]
     leaks = [document for document in own if _leaks(document, example.secrets)]
     if example.task == "mdqa":
-        return [document for document in own if document not in leaks], []
-    return own, leaks if example.task == "musique" else []
+        return [document for document in own if document not in leaks], [], len(leaks)
+    return own, leaks if example.task == "musique" else [], 0
 
 
 def _ordered(
@@ -168,9 +173,12 @@ def _candidates(
     """The example's own distractors, then extra ones that hold no secret."""
     yield from own
     texts = {document.text for document in example.documents}
+    names = {document.id for document in example.documents}
     secrets = example.secrets
     for document in extra:
         if document.text not in texts and not _leaks(document, secrets):
+            while document.id in names:  # a file that we wrote may have the pool's own names
+                document = replace(document, id=f"{document.id}+")
             yield document
 
 

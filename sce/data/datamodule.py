@@ -31,7 +31,8 @@ class SplitsDataModule(L.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Map the built splits into memory; token ids are read from there, never made again."""
         del stage
-        self.splits = self.splits or open_splits(build_missing(self.plan, self.encoder))
+        if not self.splits:
+            self.splits, _ = open_splits(build_missing(self.plan, self.encoder))
 
     def train_dataloader(self) -> ResumableLoader:
         """Micro-batches of this rank, in whole optimiser steps.

@@ -78,9 +78,14 @@ class Encoder:
         self.end_id = self._end_of_turn()
 
     def _chat(self, messages: list[dict[str, str]], generate: bool) -> str:
-        # enable_thinking: Qwen3's switch; templates without it ignore the name.
+        # enable_thinking: Qwen3's switch; date_string: Llama 3's day, or every day would have a
+        # prompt of its own. Templates without them ignore the names.
         return self.tokenizer.apply_chat_template(  # type: ignore[return-value]
-            messages, tokenize=False, add_generation_prompt=generate, enable_thinking=False
+            messages,
+            tokenize=False,
+            add_generation_prompt=generate,
+            enable_thinking=False,
+            date_string="01 Jan 2026",
         )
 
     def _template(self) -> tuple[str, str]:

@@ -19,6 +19,14 @@ from sce.errors import InputError
 _CAPITALISED = r"(?:[^\W\d_a-z][\w\u2019'.-]*\w|[^\W\d_a-z])"
 _LINK = r"(?:(?:of|of the|de|de la|la|le|van|von|del|di)\s+)?"
 _RUN = re.compile(rf"{_CAPITALISED}(?:\s+{_LINK}{_CAPITALISED})*")
+# What opens a sentence with a capital and is no part of a name.
+_NO_NAMES = FUNCTION_WORDS | frozenset(
+    "after all although among an another any around because before both but despite during each"
+    " even every finally he her here his however i if instead it's its later like many most no not"
+    " now once only other others our over several she since so some still such then there these"
+    " they this those though through throughout today together under unlike until we while"
+    " within without yet you your".split()
+)
 _NUMBER = re.compile(r"\d[\d,.]*\d|\d")
 
 
@@ -60,7 +68,7 @@ def entities_of(sentence: str) -> list[str]:
     for match in _RUN.finditer(sentence):
         words = match[0].split()
         start = match.start()
-        while words and words[0].lower() in FUNCTION_WORDS:
+        while words and words[0].lower() in _NO_NAMES:
             start += len(words[0]) + 1
             words = words[1:]
         name = re.sub(r"['\u2019]s?$", "", " ".join(words))

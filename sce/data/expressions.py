@@ -6,7 +6,7 @@ expression draws a `Problem` of a task in a style; where its needles go is the h
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,6 +17,10 @@ from sce.data.problem import Needle, Problem
 from sce.data.relations import BRIDGES, Relation, relations
 from sce.data.summhay import citation_question
 
+_APPOSITION = re.compile(
+    r"\b(?:book|film|ship|town|company|school|festival|river|newspaper|paper|orchestra|award|prize"
+    r"|team|building|person|place|vessel|novel|picture|firm) \{s\}"
+)
 _WHOLE = re.compile(
     r"(?:(?:in|at|on|by|for|from|to|of|with|under) )?(?:what|which|who|whom|whose|where|when|how)\b"
 )
@@ -44,29 +48,46 @@ class Style:
         return [fact.fill(bank[int(order[n % len(bank)])]) for n in range(count)]
 
     def question(
-        self, relation: Relation, subject: str, rng: Generator, *, whole: bool = False
+        self,
+        relation: Relation,
+        subject: str,
+        rng: Generator,
+        *,
+        whole: bool = False,
+        named: bool = True,
     ) -> str:
         """A question for the object, in lower case but for names, without a question mark.
 
-        `whole`: a sentence, not the mere words that people type into a search box.
+        `whole`: a sentence, not the mere words that people type into a search box. `named`: the
+        subject is a name, not a phrase.
         """
         if self.templated:
             return f"what is the {relation.attribute} of {subject}"
-        bank = relation.questions
+        bank = fitting(relation.questions, named=named)
         if whole:
             bank = tuple(q for q in bank if _WHOLE.match(q)) or bank
         return put(invented.pick(rng, bank), s=subject)
 
-    def phrase(self, relation: Relation, subject: str, rng: Generator) -> str:
+    def phrase(
+        self, relation: Relation, subject: str, rng: Generator, *, named: bool = True
+    ) -> str:
         """A noun phrase for the object."""
         if self.templated:
             return f"the {relation.attribute} of {subject}"
-        return put(invented.pick(rng, relation.phrases), s=subject)
+        return put(invented.pick(rng, fitting(relation.phrases, named=named)), s=subject)
 
     def statement(self, fact: "Fact", rng: Generator) -> str:
         """The fact as a question quotes it."""
         bank = (fact.relation.template,) if self.templated else fact.relation.statements
         return fact.fill(invented.pick(rng, bank))
+
+
+def fitting(patterns: Sequence[str], *, named: bool) -> tuple[str, ...]:
+    """Patterns that a subject fits: "the book {s}" and "{s}'s" want a name, not a phrase."""
+    if named:
+        return tuple(patterns)
+    phrases = (p for p in patterns if "{s}'s" not in p and not _APPOSITION.search(p))
+    return tuple(phrases) or tuple(patterns)
 
 
 def put(pattern: str, **slots: str) -> str:
@@ -139,9 +160,9 @@ def chain(style: Style, count: int, rng: Generator) -> Problem:
         asked = asked or fact.subject
         last = hop == count - 1
         if last:
-            asked = style.question(relation, asked, rng, whole=True)
+            asked = style.question(relation, asked, rng, whole=True, named=hop == 0)
         else:
-            asked = style.phrase(relation, asked, rng)
+            asked = style.phrase(relation, asked, rng, named=hop == 0)
         facts.append(fact)
     needles = tuple(
         Needle(f.relation.subject, f.title, tuple(style.sentences(f, 1, rng))) for f in facts
@@ -159,20 +180,29 @@ def chain(style: Style, count: int, rng: Generator) -> Problem:
 def _path(count: int, rng: Generator, path: tuple[Relation, ...] = ()) -> tuple[Relation, ...]:
     """Different relations, each but the first about an object of the one before.
 
-    Some relations lead nowhere; then the next in the drawn order is tried. () where none fits.
+    The kind that a hop is about is drawn before its relation, so that all kinds are asked about
+    alike. Some relations lead nowhere; then the next is tried. () where none fits.
     """
     if len(path) == count:
         return path
     kinds = BRIDGES[path[-1].object] if path else None
     last = len(path) == count - 1
-    for index in rng.permutation(len(relations())):
-        relation = relations()[int(index)]
+    order = sorted(rng.permutation(len(relations())).tolist(), key=_by_drawn_kind(rng, last=last))
+    for index in order:
+        relation = relations()[index]
         follows = kinds is None or relation.subject in kinds
         if follows and relation not in path and (last or relation.object in BRIDGES):
             found = _path(count, rng, (*path, relation))
             if found:
                 return found
     return ()
+
+
+def _by_drawn_kind(rng: Generator, *, last: bool) -> Callable[[int], int]:
+    """Before the last hop, relations in a drawn order of the kinds that they lead to."""
+    kinds = list(BRIDGES)
+    order = {kinds[int(n)]: place for place, n in enumerate(rng.permutation(len(kinds)))}
+    return lambda index: 0 if last else order.get(relations()[index].object, len(kinds))
 
 
 def citation(style: Style, count: int, rng: Generator) -> Problem:
@@ -201,7 +231,7 @@ def symbolic_single(count: int, rng: Generator) -> Problem:
     del count
     key, value = entry(rng)
     needle = Needle("entry", "", (f"{key}: {value}",))
-    return Problem(f"what is the value of {key}", (value,), (needle,), (value,))
+    return Problem(f"what is the value of {key}", (value,), (needle,), (value, key))
 
 
 def symbolic_chain(count: int, rng: Generator) -> Problem:
@@ -213,7 +243,13 @@ def symbolic_chain(count: int, rng: Generator) -> Problem:
         answers=(keys[-1],),
         needles=needles,
         secrets=tuple(keys[1:]),
-        meta={"hop_answers": keys[1:]},
+        # Chains that start elsewhere, or the only keys to come twice would be the right ones.
+        decoys=tuple(
+            Needle("entry", "", (f"{a}: {b}",))
+            for _ in range(_NUM_DECOY_CHAINS)
+            for a, b in pairwise([invented.symbol(rng) for _ in range(count + 1)])
+        ),
+        meta={"hop_answers": keys[1:], "avoid": keys[:1]},
     )
 
 
@@ -221,8 +257,13 @@ def symbolic_citation(count: int, rng: Generator) -> Problem:
     """Which lists hold an identifier."""
     name = invented.symbol(rng)
     needles = (Needle("item", "", (name,)),) * count
-    return Problem(f"Which documents list {name}?", (), needles, (name,))
+    # Other identifiers that stand in several lists, or the only such one would be the right one.
+    others = [invented.symbol(rng) for _ in range(_NUM_DECOY_CHAINS)]
+    decoys = tuple(Needle("item", "", (other,)) for other in others for _ in range(2))
+    return Problem(f"Which documents list {name}?", (), needles, (name,), decoys)
 
+
+_NUM_DECOY_CHAINS = 2
 
 _DRAW = {"mdqa": single, "musique": chain, "summhay": citation}
 _SYMBOLIC: dict[str, Callable[[int, Generator], Problem]] = {

@@ -84,14 +84,17 @@ class HighHaystack:
 
     def passage(self, name: str, rng: Generator) -> Document:
         """A passage written the same way around another needle."""
-        problem = expressions.draw(self.task, "high", 1 if self.task != "musique" else 2, rng)
+        # One fact of any relation: what a chain ends in must not be the only one of its kind.
+        task = "mdqa" if self.task == "musique" else self.task
+        problem = expressions.draw(task, "high", 1, rng)
         return self.host(problem.needles[0], name, rng)[0]
 
     @staticmethod
     def _fill(sentence: str, rng: Generator) -> str:
         for kind in ("person", "place", "organisation", "year", "number"):
             while f"{{{kind}}}" in sentence:
-                sentence = sentence.replace(f"{{{kind}}}", invented.draw(kind, rng), 1)
+                drawn = invented.recent_year(rng) if kind == "year" else invented.draw(kind, rng)
+                sentence = sentence.replace(f"{{{kind}}}", drawn, 1)
         return invented.capitalize(sentence)
 
 
@@ -157,9 +160,9 @@ def haystack(task: str, context: str, avoid: tuple[str, ...] = ()) -> Haystack:
     """
     long = task == "summhay"
     if context == "high":
-        return HighHaystack(task, (7, 12) if long else (3, 5))
+        return HighHaystack(task, (10, 15) if long else (3, 5))
     if context == "low":
-        return LowHaystack(40 if long else 15, avoid)
+        return LowHaystack(58 if long else 15, avoid)
     return SymbolicHaystack(lists=long)
 
 

@@ -94,6 +94,11 @@ def year(rng: Generator) -> str:
     return str(int(rng.integers(1604, 1988)))
 
 
+def recent_year(rng: Generator) -> str:
+    """A year from 1921 to 1994, for sentences with radios, trams and telephones in them."""
+    return str(int(rng.integers(1921, 1995)))
+
+
 _DRAW: dict[str, Callable[[Generator], str]] = {
     "person": person,
     "place": place,

@@ -6,6 +6,7 @@ and is taken from its beginning, paragraph by paragraph, as their protocol does.
 """
 
 import gzip
+import textwrap
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,7 @@ from sce.errors import InputError
 
 # Paragraphs are cut here, so that the text's length can be met to within one of them.
 _MAX_SENTENCES = 4
+_MAX_CHARACTERS = 800
 
 
 def from_needle(row: Mapping[str, Any], row_id: str) -> Example:
@@ -84,7 +86,8 @@ def as_paragraphs(text: str) -> list[str]:
         spans = sentence_spans(block)
         for first in range(0, len(spans), _MAX_SENTENCES):
             chosen = spans[first : first + _MAX_SENTENCES]
-            runs.append(block[chosen[0][0] : chosen[-1][1]])
+            run = block[chosen[0][0] : chosen[-1][1]]
+            runs += textwrap.wrap(run, _MAX_CHARACTERS) if len(run) > _MAX_CHARACTERS else [run]
     return runs
 
 
@@ -143,7 +146,7 @@ class Grid:
         rest, at = divmod(rest, len(self.depths or (0,)))
         length = self.lengths[rest % len(self.lengths)]
         if self.depths is None:
-            depth = float(np.random.default_rng([self.seed, index, len(self.split)]).random())
+            depth = float(np.random.default_rng([self.seed, index, *self.split.encode()]).random())
         else:
             depth = self.depths[at]
         example = self.needles[which]
@@ -171,6 +174,8 @@ class Grid:
             )
         while True:  # one paragraph fewer each time, down to none
             composed = insert(example, self.text[:taken], depth)
-            if taken == 0 or self.encoder.num_prompt_tokens(composed) <= length:
+            if taken and self.encoder.num_prompt_tokens(composed) <= length:
                 return composed
+            if taken == 0:
+                raise InputError(f"example {example.id}: {length} tokens leave no room for text")
             taken -= 1

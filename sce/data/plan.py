@@ -1,13 +1,11 @@
-"""From data options to recipes: which questions each split has, and how its examples are made.
+"""From data options to recipes: how the examples of every split are to be made.
 
-sources -> questions --+-> dealt to splits by document -> checked: nothing shared -> Recipe
-|
-cell, sizes, seed -----+
+questions of every split -> checked: nothing shared --+-> Recipe
+cells, sizes, seed -----------------------------------+
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from sce.data import needle
@@ -17,21 +15,18 @@ from sce.data.example import Document, Example
 from sce.data.haystacks import haystack
 from sce.data.mdqa import is_limited_to
 from sce.data.pools import Pool, RealPool, WrittenPool
-from sce.data.recipe import CellRecipe, Layout, Questions, Recipe, make_rng
-from sce.data.sources import Source, read_source
+from sce.data.questions import real_questions, sample_text, uses_real, written_questions
+from sce.data.recipe import CellRecipe, Layout, Part, Questions, Recipe, make_rng
+from sce.data.sources import Source
 from sce.data.splits import (
     Overlap,
     check_disjoint,
     gold_documents,
-    split_by_document,
     take_out_foreign,
 )
 from sce.data_options import SPLITS, DataOptions
 from sce.errors import InputError
 
-SAMPLE = Path(__file__).parent / "sample"
-# How one source is shared out among the splits that name none of their own.
-_SHARES = {"train": 0.6, "val": 0.2, "reference": 0.2}
 # Prompt tokens that a passage of an invented context has at least, to know how many may be needed.
 _MIN_PASSAGE_TOKENS = 20
 
@@ -46,6 +41,8 @@ class Plan:
     """Path -> what was read from it."""
     origins: Mapping[str, str]
     """Split -> where its questions come from, in words."""
+    made_of_real: Mapping[str, Sequence[bool]]
+    """Split -> for each of its cells, whether it is made from real questions."""
     questions: Mapping[str, Sequence[Example]] = field(repr=False)
     """Split -> its real questions."""
     overlap: Overlap
@@ -69,94 +66,22 @@ def plan_splits(
         InputError: see the parts; every message names the example, file or split.
     """
     sources: dict[str, Source] = {}
-    questions, origins = _questions(options, sources)
+    names = tuple(names)
+    questions, origins = real_questions(options, sources, names)
     questions, removed = take_out_foreign(questions, drop=options.on_overlap == "drop")
     empty = [name for name in SPLITS if not questions[name]]
     if empty:
         raise InputError(f"data.on_overlap=drop leaves data.{empty[0]} without a question")
     overlap = check_disjoint(questions, removed)
-    written = _written(options, sources)
+    written = written_questions(options, sources)
     planner = _Planner(options, encoder, questions, written)
     recipes = {
         name: planner.recipe(name, seed if name == "train" else options.eval_seed) for name in names
     }
-    return Plan(options, recipes, sources, origins, questions, overlap, planner.facts)
-
-
-def _read(path: str, options: DataOptions, sources: dict[str, Source]) -> list[Example]:
-    if path not in sources:
-        sources[path] = read_source(
-            path,
-            options.format,
-            skip_bad_rows=options.on_bad_row == "skip",
-            task=options.task,
-        )
-    return sources[path].examples
-
-
-def _sample(task: str, split: str) -> list[Example]:
-    """The embedded questions of a split."""
-    folder = SAMPLE if task == "mdqa" else SAMPLE / task
-    kind, row_format = {"mdqa": ("jsonl", "nq"), "summhay": ("json", "summhay")}.get(
-        task, ("jsonl", task)
-    )
-    return read_source(str(folder / f"{split}.{kind}"), row_format).examples
-
-
-def _needs_questions(options: DataOptions, split: str) -> bool:
-    """Whether a split's own cells are made from real questions."""
-    return any(_uses_real(options, *cell) for cell in options.cells(split))
-
-
-def _uses_real(options: DataOptions, concept: str, context: str) -> bool:
-    base = options.entity_base or ("real" if context == "real" else "high")
-    made_of_real = concept in ("real", "limited") or context == "real"
-    return made_of_real or (concept == "low_entity" and base == "real")
-
-
-def _questions(
-    options: DataOptions, sources: dict[str, Source]
-) -> tuple[dict[str, list[Example]], dict[str, str]]:
-    """The real questions of every split: each from its own path, or dealt out of another's."""
-    paths = {name: getattr(options, name).path for name in SPLITS}
-    sample: dict[str, str] = dict.fromkeys(SPLITS, "the sample")
-    if not any(paths.values()):
-        return {name: _sample(options.task, name) for name in SPLITS}, sample
-    owners = [name for name in SPLITS if paths[name]]
-    read = {name: _read(str(paths[name]), options, sources) for name in owners}
-    origins = {name: str(paths[name]) for name in owners}
-    if "train" not in owners:
-        if _needs_questions(options, "train"):
-            raise InputError(
-                "this cell is made from real questions: name data.train.path to train on"
-            )
-        # Only counted: a synthetic split is as large as the sample's.
-        read["train"], origins["train"] = _sample(options.task, "train"), "the sample"
-    missing = [name for name in SPLITS if name not in read]
-    if not missing:
-        return read, origins
-    owner = owners[0]
-    shares = {name: _SHARES[name] for name in (owner, *missing)}
-    dealt = split_by_document(read[owner], shares, options.eval_seed)
-    empty = [name for name, examples in dealt.items() if not examples]
-    if empty:
-        raise InputError(
-            f"{paths[owner]}: too few questions on different documents to split; "
-            f"nothing is left for data.{empty[0]}; name data.{empty[0]}.path"
-        )
-    origins.update(dict.fromkeys(missing, f"a share of {paths[owner]}"))
-    return {**read, **dealt}, origins
-
-
-def _written(options: DataOptions, sources: dict[str, Source]) -> list[Example] | None:
-    """Examples written by a language model."""
-    if options.written is None:
-        return None
-    if options.task != "mdqa":
-        raise InputError(f"data.writer=llm writes for data=mdqa, not for data={options.task}")
-    source = read_source(options.written, "example", task="mdqa")
-    sources[options.written] = source
-    return source.examples
+    made_of_real = {
+        name: [uses_real(options, *cell) for cell in options.cells(name)] for name in names
+    }
+    return Plan(options, recipes, sources, origins, made_of_real, questions, overlap, planner.facts)
 
 
 class _Planner:
@@ -171,8 +96,10 @@ class _Planner:
     ) -> None:
         self.options, self.encoder = options, encoder
         self.questions, self.written = questions, written
+        self._written: Sequence[Example] | None = None
         self.facts: dict[str, dict[str, Any]] = {}
         self._pools: dict[tuple[str, str, str], Pool] = {}
+        self._orders: dict[tuple[str, str], Questions] = {}
 
     def recipe(self, split: str, seed: int) -> Recipe:
         """The recipe of a split."""
@@ -184,14 +111,26 @@ class _Planner:
         weights = (
             tuple(p.weight for p in options.mix) if split == "train" and options.mix else (1.0,)
         )
-        count = self._count(split, parts)
-        return Recipe(split, options.cell(split), [p.example for p in parts], weights, seed, count)
+        count = self._count(split, parts, weights)
+        return Recipe(
+            split,
+            options.cell(split),
+            [Part(p.example, id(p.questions)) for p in parts],
+            weights,
+            seed,
+            count,
+        )
 
-    def _count(self, split: str, parts: Sequence[CellRecipe]) -> int:
+    def _count(self, split: str, parts: Sequence[CellRecipe], weights: Sequence[float]) -> int:
+        """Examples of a split: as many as asked for or as it has, if its sources suffice."""
         wanted = getattr(self.options, f"num_{split}")
-        sizes = [len(p.questions) for p in parts if p.questions is not None]
-        sizes += [len(p.written) for p in parts if p.written is not None]
-        most = min(sizes, default=None)
+        needs: dict[int, tuple[float, int]] = {}  # source -> share of the examples, size
+        for part, weight in zip(parts, weights, strict=True):
+            for source in (part.questions, part.written):
+                if source is not None:
+                    share, _ = needs.get(id(source), (0.0, 0))
+                    needs[id(source)] = (share + weight / sum(weights), len(source))
+        most = min((int(size / share) for share, size in needs.values()), default=None)
         if wanted is None:
             count = len(self.questions[split])
             return count if most is None else min(count, most)
@@ -210,21 +149,31 @@ class _Planner:
             raise InputError("a synthetic context needs data.num_documents or data.context_tokens")
         written = self.written if split == "train" and concept == "high" else None
         questions = None
-        if _uses_real(options, concept, context):
+        if uses_real(options, concept, context):
             questions = self._ordered(split, concept, seed)
         return CellRecipe(
             split=split,
             task=options.task,
             cell=(concept, context),
             seed=seed,
-            layout=Layout(limits, options.shuffle_documents, options.depths),
+            # Documents that we put together have no order of a file's to keep.
+            layout=Layout(limits, options.shuffle_documents or context != "real", options.depths),
             encoder=self.encoder,
             pool=self._pool(split, context, seed, written),
             questions=questions,
-            written=written,
+            written=None if written is None else self._shuffled(written, seed),
         )
 
+    def _shuffled(self, written: Sequence[Example], seed: int) -> Sequence[Example]:
+        if self._written is None:
+            order = make_rng(seed, 0, "written order").permutation(len(written)).tolist()
+            self._written = [written[index] for index in order]
+        return self._written
+
     def _ordered(self, split: str, concept: str, seed: int) -> Questions:
+        key = (split, "limited" if concept == "limited" else "")
+        if key in self._orders:
+            return self._orders[key]
         examples = self.questions[split]
         order = make_rng(seed, 0, f"{split} order").permutation(len(examples)).tolist()
         if concept == "limited":
@@ -236,7 +185,8 @@ class _Planner:
                 raise InputError(
                     f"data.limited={wanted}: no question of data.{split} asks {wanted}"
                 )
-        return Questions(examples, order)
+        self._orders[key] = Questions(examples, order)
+        return self._orders[key]
 
     def _pool(
         self, split: str, context: str, seed: int, written: Sequence[Example] | None
@@ -262,7 +212,7 @@ class _Planner:
 
     def _needle_recipe(self, split: str, seed: int) -> Recipe:
         options = self.options
-        text = needle.read_text(options.haystack) if options.haystack else _sample_text(split)
+        text = needle.read_text(options.haystack) if options.haystack else sample_text(split)
         depths = options.depths
         lengths = tuple(options.lengths) or (options.context_tokens,)
         grid = needle.Grid(self.questions[split], text, lengths, depths, self.encoder, seed, split)
@@ -270,18 +220,11 @@ class _Planner:
         count = len(grid) if wanted is None else wanted
         if split != "train":
             count = min(count, max(len(grid), len(self.questions[split])))
-        return Recipe(split, ("real", "real"), [grid.example], (1.0,), seed, count)
+        part = Part(lambda index, _: grid.example(index), 0)
+        return Recipe(split, ("real", "real"), [part], (1.0,), seed, count)
 
 
 def _pooled(examples: Sequence[Example]) -> list[Document]:
     """Documents for others' contexts: gold ones first, so that the order is that of the source."""
     golds = [document for example in examples for document in gold_documents(example)]
     return golds + [document for example in examples for document in example.documents]
-
-
-def _sample_text(split: str) -> list[Document]:
-    """The embedded prose of a split, as one running text."""
-    texts = [d.text for e in _sample("mdqa", split) for d in e.documents]
-    texts += [d.text for d in _sample("summhay", split)[0].documents]
-    runs = [run for text in dict.fromkeys(texts) for run in needle.as_paragraphs(text)]
-    return [Document(f"p{number}", "", run) for number, run in enumerate(runs)]

@@ -9,8 +9,10 @@ into its documents, keeps its id, so that cells can be compared pair by pair.
 
 import heapq
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.random import Generator
@@ -43,9 +45,9 @@ class Layout:
     shuffle: bool = True
     depths: tuple[float, ...] | None = None
 
-    def order(self, index: int, rng: Generator) -> Order:
-        """How the documents of example `index` are ordered."""
-        depth = None if self.depths is None else self.depths[index % len(self.depths)]
+    def order(self, turn: int, rng: Generator) -> Order:
+        """How the documents of the turn-th example of a cell are ordered."""
+        depth = None if self.depths is None else self.depths[turn % len(self.depths)]
         return Order(rng if self.shuffle else None, depth)
 
 
@@ -59,9 +61,9 @@ class Questions:
     def __len__(self) -> int:
         return len(self.order)
 
-    def at(self, index: int) -> tuple[int, Example]:
-        """Place in the source, and example, of example `index`."""
-        place = self.order[index]
+    def at(self, turn: int) -> tuple[int, Example]:
+        """Place in the source, and example, of the turn-th one."""
+        place = self.order[turn]
         return place, self.examples[place]
 
 
@@ -91,19 +93,23 @@ class CellRecipe:
         """Context diversity."""
         return self.cell[1]
 
-    def example(self, index: int) -> Example:
+    def example(self, index: int, turn: "Turn") -> Example:
         """Example `index` of the split, context and all.
+
+        Args:
+            index: in the split.
+            turn: which question of its source, and which depth, it takes.
 
         Raises:
             InputError: it cannot be made; the message names it.
         """
-        place, base = (index, None) if self.questions is None else self.questions.at(index)
+        place, base = (index, None) if self.questions is None else self.questions.at(turn.source)
         purpose = self.split
         if self.concept not in ("real", "limited") or self.context != "real":
             purpose = f"{self.split}: {self.concept} in {self.context}"
         rng = make_rng(self.seed, place, purpose)
         try:
-            example, problem = self._surrounded(index, base, rng)
+            example, problem = self._surrounded(index, turn, base, rng)
         except InputError as error:
             name = base.id if base else f"{index} of data.{self.split}"
             raise InputError(f"example {name}: {error}") from None
@@ -114,20 +120,19 @@ class CellRecipe:
             extra = (document for document in extra if document.text not in own)
         if problem and problem.symbols and self.context == "real":
             extra = _renamed(extra, problem)
-        return compose(
-            example, extra, self.layout.limits, self.encoder, self.layout.order(index, rng)
-        )
+        order = self.layout.order(turn.part, rng)
+        return compose(example, extra, self.layout.limits, self.encoder, order)
 
     def _surrounded(
-        self, index: int, base: Example | None, rng: Generator
+        self, index: int, turn: "Turn", base: Example | None, rng: Generator
     ) -> tuple[Example, Problem | None]:
         """The example with the documents that hold its needles, and any distractors of its own."""
         if base is not None and self.context == "real" and self.concept in ("real", "limited"):
             return base, None
         if self.written is not None and self.context == "high":
-            return self.written[index], None
+            return self.written[turn.part], None
         for _ in range(_MAX_DRAWS):
-            problem = self._problem(index, base, rng)
+            problem = self._problem(turn, base, rng)
             documents, placed = self._hosted(problem, base, rng)
             own = [span for _, span in placed]
             rest = " ".join(
@@ -139,18 +144,20 @@ class CellRecipe:
                 return self._as_example(index, base, problem, (documents, placed)), problem
         raise InputError("its documents hold every answer that was drawn")
 
-    def _problem(self, index: int, base: Example | None, rng: Generator) -> Problem:
+    def _problem(self, turn: "Turn", base: Example | None, rng: Generator) -> Problem:
         if base is not None and self.concept == "real":
             return from_example(base)
         if base is not None and self.concept == "low_entity":
             return symbolised(from_example(base), rng)
         if self.written is not None:
-            return from_example(self.written[index])
+            return from_example(self.written[turn.part])
         if base is not None:
             count = len(base.gold_ids)
         else:
             count = expressions.num_needles(self.task, rng)
             most = self.layout.limits.num_documents
+            # Not all documents are to be cited where some can say something else.
+            most = most and (max(1, most // 2) if self.task == "summhay" else most)
             count = count if most is None else max(1, min(count, most))
         return expressions.draw(self.task, self.concept, count, rng)
 
@@ -184,8 +191,9 @@ class CellRecipe:
         evidence = tuple(span for _, span in sorted(placed, key=lambda pair: pair[0]))
         cited = tuple(dict.fromkeys(span.document for span in evidence))
         meta = dict(problem.meta)
-        if self.task == "summhay" and problem.secrets:
-            meta["avoid"] = list(problem.secrets)
+        more = set(problem.secrets) - set(problem.answers) - set(meta.get("hop_answers", ()))
+        if more and not problem.symbols:
+            meta["avoid"] = sorted(more | set(meta.get("avoid", ())))
         name = f"{self.split}-{self.concept}-{self.context}-{self.seed}-{index}"
         example = Example(
             id=base.id if base is not None else name,
@@ -211,12 +219,31 @@ def _renamed(documents: Iterator[Document], problem: Problem) -> Iterator[Docume
 
 
 @dataclass(frozen=True)
+class Turn:
+    """Where an example stands among those it shares something with."""
+
+    part: int
+    """How many examples of its own part come before it."""
+    source: int
+    """How many examples made from the same questions come before it."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One cell of a recipe."""
+
+    make: Callable[[int, Turn], Example]
+    source: int
+    """Parts with the same number share their questions, each of which is used once."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """All examples of one split; one that is a mixture takes its parts in exact proportions."""
 
     split: str
     cell: tuple[str, str]
-    parts: Sequence[Callable[[int], Example]] = field(repr=False)
+    parts: Sequence[Part] = field(repr=False)
     weights: tuple[float, ...]
     seed: int
     count: int
@@ -226,24 +253,31 @@ class Recipe:
 
     def example(self, index: int) -> Example:
         """Example `index`."""
-        return self.parts[self._assigned()[index]](index)
+        part, turn = self._turns[index]
+        return part.make(index, turn)
 
     def examples(self) -> list[Example]:
         """All of them, in memory."""
         return [self.example(index) for index in range(self.count)]
 
-    def _assigned(self) -> list[int]:
-        if "_of" not in self.__dict__:
-            self.__dict__["_of"] = assign(self.weights, self.count, self.seed)
-        return self.__dict__["_of"]
+    @cached_property
+    def _turns(self) -> list[tuple[Part, Turn]]:
+        of_part, of_source = Counter[int](), Counter[int]()
+        turns = []
+        for number in assign(self.weights, self.count, self.seed):
+            part = self.parts[number]
+            turns.append((part, Turn(of_part[number], of_source[part.source])))
+            of_part[number] += 1
+            of_source[part.source] += 1
+        return turns
 
 
 def assign(weights: Sequence[float], count: int, seed: int) -> list[int]:
     """Which part each example belongs to.
 
     The k-th example of a part of weight w is due at (k + u) / w, with u drawn for the part; in that
-    order they are served. So the share of every part is exact at every length (to less than one
-    example), and example i's part does not depend on how many examples there are.
+    order they are served. So the share of every part is exact wherever it comes to whole examples,
+    and within two examples before, and example i's part does not depend on how many there are.
     """
     shares = np.asarray(weights) / np.sum(weights)
     offsets = np.random.default_rng([seed, len(shares)]).uniform(0.25, 0.75, len(shares))

@@ -144,7 +144,12 @@ class Overlap:
         return (
             f"0 of {listed(self.questions)} questions, {listed(self.documents)} documents, "
             f"{listed(self.needles)} needles ({' / '.join(self.questions)}; checked)"
-        ) + "".join(f"; {n:,} {what} taken out for it" for what, n in self.removed.items() if n)
+        )
+
+    @property
+    def taken_out(self) -> str:
+        """What had to go for it, or nothing."""
+        return "".join(f"; {n:,} {what} taken out for it" for what, n in self.removed.items() if n)
 
 
 def check_disjoint(
@@ -163,8 +168,8 @@ def check_disjoint(
             if shared:
                 what, text = min(shared)
                 raise InputError(
-                    f"data.{left} and data.{right} share {len(shared)} questions or "
-                    f"documents, such as the {what} {text[:60]!r}; give them sources that share "
+                    f"data.{left} and data.{right} share {len(shared)} questions, documents "
+                    f"or needles, such as the {what} {text[:60]!r}; give them sources that share "
                     f"none, let the earlier split lose them (data.on_overlap=drop), or name only "
                     f"data.train.path and let it be split by document"
                 )

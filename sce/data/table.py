@@ -6,7 +6,7 @@ write them, so a folder's bytes are the same with 1 or 8. `datasets.load_from_di
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +17,11 @@ import numpy as np
 from datasets.arrow_writer import ArrowWriter
 
 from sce.data.encode import Encoded, Encoder
-from sce.data.example import Example
+from sce.data.example import Document, Example
 from sce.data.recipe import Recipe
-from sce.data.splits import keys_of
+from sce.data.splits import gold_documents
 from sce.errors import InputError
+from sce.metrics import normalize
 
 SHARD = 256
 CARD = "card.json"
@@ -40,9 +41,12 @@ _FEATURES = datasets.Features(
         "num_documents": datasets.Value("int32"),
         "depth": datasets.Value("float32"),
         "own_leaks": datasets.Value("int32"),
+        "own_drops": datasets.Value("int32"),
         "sha256": datasets.Value("string"),
+        "text_sha256": datasets.Value("string"),
         # Hashes of what no other split may share, and of all documents, to check without the text.
         "own_keys": datasets.Sequence(datasets.Value("int64")),
+        "needle_keys": datasets.Sequence(datasets.Value("int64")),
         "document_keys": datasets.Sequence(datasets.Value("int64")),
         "length": datasets.Value("int32"),
     }
@@ -148,7 +152,12 @@ def write_shard(recipe: Recipe, encoder: Encoder, folder: Path, shard: int) -> i
 
 
 def _row(example: Example, encoded: Encoded) -> dict[str, Any]:
-    text = json.dumps(example.to_json(), sort_keys=True, ensure_ascii=False)
+    content = example.to_json()
+    gold = gold_documents(example)
+
+    def texts(documents: Iterable[Document]) -> set[int]:
+        return {_key(f"text {document.text}") for document in documents}
+
     return {
         "id": encoded.id,
         "task": encoded.task,
@@ -162,11 +171,19 @@ def _row(example: Example, encoded: Encoded) -> dict[str, Any]:
         "num_documents": len(example.documents),
         "depth": encoded.depth,
         "own_leaks": int(example.meta.get("own_leaks", 0)),
-        "sha256": hashlib.sha256(text.encode()).hexdigest(),
-        "own_keys": sorted({_key(key) for key in keys_of(example)}),
-        "document_keys": sorted({_key(f"text {d.text}") for d in example.documents}),
+        "own_drops": int(example.meta.get("own_drops", 0)),
+        "sha256": _sha256(content),
+        "text_sha256": _sha256({**content, "id": None}),
+        "own_keys": sorted({_key(f"question {normalize(example.question)}"), *texts(gold)}),
+        "needle_keys": sorted({_key(f"needle {text}") for text in example.evidence_texts()}),
+        "document_keys": sorted(texts(example.documents)),
         "length": len(encoded.prompt_ids),
     }
+
+
+def _sha256(content: dict[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _key(text: str) -> int:

@@ -43,7 +43,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(tokenizer, tmp_path,
 
 def test_what_is_read_is_what_was_made(tokenizer, tmp_path, small_shards):
     plan, encoder = planned(tokenizer)
-    splits = open_splits(build_missing(plan, encoder, out=tmp_path))
+    splits, _ = open_splits(build_missing(plan, encoder, out=tmp_path))
     made = make_splits(plan.options, encoder)
     for name, split in splits.items():
         assert len(split.encoded) == len(made[name].encoded)
@@ -125,6 +125,10 @@ def test_splits_that_share_a_needle_are_found_without_their_text(tokenizer, tmp_
     folders = build_missing(plan, encoder, out=tmp_path)
     with pytest.raises(InputError, match=r"share .* with example"):
         open_splits({"train": folders["train"], "val": folders["train"]})
+    _, overlap = open_splits(folders)
+    assert overlap.questions == {"train": 10, "val": 4, "reference": 4}
+    assert overlap.documents["train"] == 11  # ten hosts, and padding that is always the same
+    assert overlap.needles["train"] == 10
 
 
 def test_the_card_counts_what_the_data_holds(tokenizer, tmp_path):

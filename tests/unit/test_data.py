@@ -13,8 +13,8 @@ from sce.data.encode import Encoder
 from sce.data.example import Document, Example, Span
 from sce.data.haystacks import haystack
 from sce.data.mdqa import from_nq
-from sce.data.plan import SAMPLE
 from sce.data.pools import PaddingPool, RealPool, WrittenPool
+from sce.data.questions import SAMPLE
 from sce.data.sources import read_questions
 from sce.data.splits import check_disjoint, gold_documents, split_by_document
 from sce.data.text import holds_answer, sentence_spans

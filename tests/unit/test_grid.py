@@ -64,7 +64,7 @@ def test_the_answer_follows_from_the_evidence_and_nothing_that_was_added_holds_i
         for hop, answer in zip(evidence, hops, strict=False):
             assert answer in hop
         added = [d for d in example.documents if d.id.startswith("pool-")]
-        assert added or context == "real"  # their own distractors may be enough
+        assert added or context in ("real", "symbolic")  # distractors of their own may be enough
         for document in added:
             assert not holds_answer(f"{document.title} {document.text}", example.secrets)
         if concept not in ("real", "limited") and concept != "low_entity":
@@ -376,10 +376,72 @@ def test_documents_written_by_a_language_model_are_trained_on(tokenizer, tmp_pat
     for context in ("high", "low", "real"):
         chosen = options("mdqa", "high", context, 10, writer="llm", written=str(file))
         split = make_splits(chosen, Encoder(tokenizer), 0, ["train", "val"])
-        for n, example in enumerate(split["train"].examples):
-            assert example.question == rows[n]["question"]
-            assert example.answers == tuple(rows[n]["answers"])
+        for example in split["train"].examples:
+            (row,) = (row for row in rows if row["question"] == example.question)
+            assert example.answers == tuple(row["answers"])
             assert len(example.documents) == 3
+        assert len({e.question for e in split["train"].examples}) == 10
         assert split["val"].cell == ("real", "real")
     with pytest.raises(InputError, match="20 questions for this cell"):
         make_splits(replace(chosen, num_train=21), Encoder(tokenizer), 0, ["train"])
+
+
+def test_limited_questions_can_be_a_small_part_of_a_mixture(tokenizer):
+    mix = [MixOptions("limited", None, 0.1), MixOptions("low", "low", 0.9)]
+    chosen = DataOptions(mix=mix, limited="who", num_train=200)
+    split = make_splits(chosen, Encoder(tokenizer), 0, ["train"])["train"]
+    assert len(split.recipe) == 200
+    assert len({split.recipe.example(n).id for n in range(200)}) == 200
+    with pytest.raises(InputError, match="questions for this cell"):
+        make_splits(replace(chosen, num_train=2000), Encoder(tokenizer), 0, ["train"])
+
+
+def test_a_list_of_depths_is_taken_in_turn_by_each_part_of_a_mixture(tokenizer):
+    mix = [MixOptions("real"), MixOptions("low", "low")]
+    chosen = DataOptions(mix=mix, num_train=24, num_documents=5, depth=[0, 1])
+    split = make_splits(chosen, Encoder(tokenizer), 0, ["train"])["train"]
+    places = Counter()
+    for example in split.examples:
+        (place,) = (n for n, d in enumerate(example.documents) if d.id in example.gold_ids)
+        places[example.id.startswith("sample"), place] += 1
+    assert places == {(True, 0): 6, (True, 4): 6, (False, 0): 6, (False, 4): 6}
+
+
+def test_documents_that_we_put_together_are_shuffled_whatever_the_file_s_order(tokenizer):
+    chosen = options("mdqa", "high", "high", 20, shuffle_documents=False)
+    split = make_splits(chosen, Encoder(tokenizer), 0, ["train"])["train"]
+    assert len({[d.id for d in e.documents].index("gold") for e in split.examples}) == 3
+
+
+@pytest.mark.parametrize("context", ["real", "high", "low"])
+def test_own_distractors_differ_from_example_to_example(tokenizer, context):
+    chosen = options("summhay", "real", context, 15, num_documents=9)
+    split = make_splits(chosen, Encoder(tokenizer), 0, ["train"])["train"]
+    others = {d.id for e in split.examples for d in e.documents if d.id not in e.gold_ids}
+    assert len(others) > (20 if context == "real" else 5)
+
+
+@pytest.mark.parametrize("task", ["musique", "summhay"])
+def test_symbols_that_come_twice_are_not_the_answer_alone(tokenizer, task):
+    chosen = options(task, "symbolic", "symbolic", 10, num_documents=20)
+    split = make_splits(chosen, Encoder(tokenizer), 0, ["train"])["train"]
+    for example in split.examples:
+        text = " ".join(d.text for d in example.documents)
+        counts = Counter(text.replace(":", " ").replace(",", " ").split())
+        needed = {w for e in example.evidence_texts() for w in e.replace(":", "").split()}
+        assert {word for word, count in counts.items() if count > 1} - needed
+
+
+def test_what_a_chain_ends_in_is_asked_of_other_documents_too(tokenizer):
+    chosen = options("musique", "high", "high", 60, num_documents=12)
+    split = make_splits(chosen, Encoder(tokenizer), 0, ["train"])["train"]
+    last = Counter(e.meta["relations"][-1] for e in split.examples)
+    assert len(last) >= 10
+    assert last.most_common(1)[0][1] <= 15
+    for example in split.examples:
+        assert "'s" not in example.question.replace(f"{first_name(example)}'s", "")
+
+
+def first_name(example) -> str:
+    span = example.evidence[0]
+    return next(d.title for d in example.documents if d.id == span.document)

@@ -98,10 +98,16 @@ def test_the_published_needles_stand_in_the_published_text(tokenizer, nq_file):
         num_val=None,
         num_reference=None,
     )
-    options.train.path = str(folder / "needles.jsonl")
-    splits = make_splits(options, Encoder(tokenizer))
-    assert [len(split.examples) for split in splits.values()] == [10, 10, 10]
-    for split in splits.values():
-        assert all(4000 < len(e.prompt_ids) <= 5000 for e in split.encoded)
-        depths = [e.depth for e in split.encoded]
+    options.reference.path = str(folder / "needles.jsonl")
+    split = make_splits(options, Encoder(tokenizer), 0, ["reference"])["reference"]
+    assert len(split.examples) == 30
+    assert all(4500 < len(e.prompt_ids) <= 5000 for e in split.encoded)
+    for n in range(3):
+        depths = [e.depth for e in split.encoded[n::3]]
         assert depths == sorted(depths)
+
+
+def test_no_room_for_any_text_is_an_error(tokenizer):
+    options = DataOptions(task="needle", num_documents=None, context_tokens=300)
+    with pytest.raises(InputError, match=r"leave no room for text|takes .* prompt tokens"):
+        _ = make_splits(options, Encoder(tokenizer), 0, ["train"])["train"].examples
