@@ -5,7 +5,6 @@ speed on the same prompts; and peak memory for few and for many examples.
 """
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -83,8 +82,10 @@ def test_very_long_examples(real_tokenizer, tokens):
         assert tokens - 1000 < len(encoded.prompt_ids) <= tokens
 
 
+# Anonymous memory of the builder and its processes: pages of the mapped Arrow files are the kernel's
+# to drop, and count as resident nevertheless.
 _BUILD = """
-import resource, sys, tempfile, time
+import os, sys, tempfile, threading, time
 from pathlib import Path
 from sce.data.build import build_missing, open_splits
 from sce.data.encode import Encoder
@@ -97,23 +98,39 @@ encoder = Encoder(load_tokenizer(find(ModelOptions())))
 options = DataOptions(concept="high", context="high", num_documents=None, context_tokens=32768,
                       num_train=count, num_workers=workers)
 plan = plan_splits(options, encoder, 0, ["train"])
+
+def anonymous(pid):
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+def watch():
+    while not done.wait(0.05):
+        children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+        peaks.append(max(anonymous(pid) for pid in (os.getpid(), *children)))
+
+done, peaks = threading.Event(), []
+watcher = threading.Thread(target=watch)
+watcher.start()
 with tempfile.TemporaryDirectory() as folder:
     started = time.perf_counter()
-    split = open_splits(build_missing(plan, encoder, out=Path(folder)))["train"]
+    split = open_splits(build_missing(plan, encoder, out=Path(folder)))[0]["train"]
     seconds = time.perf_counter() - started
     for encoded in split.encoded:
         pass
     size = sum(f.stat().st_size for f in Path(folder).rglob("*.arrow")) / 2**20
-who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-peak = max(resource.getrusage(w).ru_maxrss for w in who)
-print(f"{count} {seconds:.1f} {peak / 1024:.0f} {size:.0f}")
+done.set()
+watcher.join()
+print(f"{count} {seconds:.1f} {max(peaks) / 1024:.0f} {size:.0f}")
 """
 
 
 def test_peak_memory_does_not_grow_with_the_number_of_examples():
     print(f"\n{'examples':>9} {'seconds':>8} {'peak MiB':>9} {'Arrow MiB':>10}   (two processes)")
     peaks = []
-    for count in (512, 1024, 2048):
+    for count in (512, 1024, 4096):
         result = subprocess.run(
             [sys.executable, "-c", _BUILD, str(count), "2"],
             capture_output=True,
@@ -123,5 +140,4 @@ def test_peak_memory_does_not_grow_with_the_number_of_examples():
         numbers = result.stdout.split()[-4:]
         print("{:>9} {:>8} {:>9} {:>10}".format(*numbers))
         peaks.append(float(numbers[2]))
-    assert peaks[-1] < 1.1 * peaks[0]
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0
+    assert peaks[-1] < 1.25 * peaks[0]  # the ids of the pool's documents are all cached later on

@@ -217,6 +217,23 @@ def test_depths_are_uniform(tokenizer, task):
     assert chisquare(counts).pvalue > 0.001
 
 
+@pytest.mark.parametrize("cell", [("real", "real"), ("high", "high"), ("low", "low")])
+def test_needles_are_uniform_over_the_documents_tokens(tokenizer, cell):
+    from scipy.stats import chisquare
+
+    count = 240 if cell[0] == "real" else 400
+    encoder = Encoder(tokenizer)
+    chosen = options("mdqa", *cell, count=count, num_documents=20)
+    split = make_splits(chosen, encoder, 0, ["train"])["train"]
+    head = len(tokenizer(encoder.prompt(split.examples[0]).split("Document [1]")[0])["input_ids"])
+    counts = np.zeros(8)
+    for example, encoded in zip(split.examples, split.encoded, strict=True):
+        tail = len(tokenizer(f"Question: {example.question}")["input_ids"]) + 8
+        middle = (encoded.evidence[0] + encoded.evidence[-1]) / 2 - head
+        counts[min(7, int(8 * middle / (len(encoded.prompt_ids) - head - tail)))] += 1
+    assert chisquare(counts).pvalue > 0.001
+
+
 def test_the_bank_has_many_relations_and_phrasings():
     assert len(relations()) >= 40
     assert len({relation.name for relation in relations()}) == len(relations())
