@@ -128,7 +128,8 @@ print(f"{count} {seconds:.1f} {max(peaks) / 1024:.0f} {size:.0f}")
 
 
 def test_peak_memory_does_not_grow_with_the_number_of_examples():
-    print(f"\n{'examples':>9} {'seconds':>8} {'peak MiB':>9} {'Arrow MiB':>10}   (two processes)")
+    head = ("examples", "seconds", "peak MiB", "Arrow MiB")
+    print("\n{:>9} {:>8} {:>9} {:>10}   (two processes)".format(*head))
     peaks = []
     for count in (512, 1024, 4096):
         result = subprocess.run(
