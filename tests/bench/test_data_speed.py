@@ -82,8 +82,8 @@ def test_very_long_examples(real_tokenizer, tokens):
         assert tokens - 1000 < len(encoded.prompt_ids) <= tokens
 
 
-# Anonymous memory of the builder and its processes: pages of the mapped Arrow files are the kernel's
-# to drop, and count as resident nevertheless.
+# Anonymous memory of the builder and its processes: pages of the mapped Arrow files are for the
+# kernel to drop, and count as resident nevertheless.
 _BUILD = """
 import os, sys, tempfile, threading, time
 from pathlib import Path
