@@ -32,10 +32,10 @@ def make(plan: Plan, recipe: Recipe, encoder: Encoder, folder: Path) -> dict[str
     source = plan.origins[recipe.split]
     real = plan.made_of_real[recipe.split]
     if not any(real):
-        source = plan.options.written or "the bank"
+        source = plan.options.written or "invented facts"
     elif not all(real):
-        source = f"{source}, and the bank"
-    ours = source in ("the sample", "the bank", "the sample, and the bank")
+        source = f"{source}, and invented facts"
+    ours = source in ("the sample", "invented facts", "the sample, and invented facts")
     return {
         "schema": SCHEMA,
         "split": recipe.split,

@@ -67,7 +67,7 @@ def test_the_shipped_reference_is_of_this_model_prompt_and_data(file, real_sourc
     reference = HeadScores.load(file)
     parts = assemble(configured("score", ScoreConfig, []), ["reference"], on_gpu=False)
     assert reference.provenance["weights_sha256"] == real_source.sha256
-    assert reference.provenance["prompt_sha256"] == parts.encoder.prompt_sha256
+    assert reference.provenance["prompt_sha256"] == parts.encoder.prompt_sha256("mdqa")
     assert reference.provenance["data_sha256"] == parts.splits["reference"].sha256
     assert reference.provenance["context_tokens"] == parts.splits["reference"].max_prompt_tokens
     assert reference.num_examples == len(parts.splits["reference"].encoded)
