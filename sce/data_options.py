@@ -13,6 +13,9 @@ SPLITS = ("train", "val", "reference")
 # Prompts of a task's own: how long its answers get.
 MAX_NEW_TOKENS = {"mdqa": 16, "musique": 16, "summhay": 48, "needle": 32}
 
+# Documents in a context where nothing is said of its size: enough to look at on a CPU.
+_NUM_DOCUMENTS = {"mdqa": 3, "musique": 5, "summhay": 10, "needle": None}
+
 
 @dataclass
 class SplitOptions:
@@ -77,8 +80,9 @@ class DataOptions:
     train: SplitOptions = field(default_factory=SplitOptions)
     val: SplitOptions = field(default_factory=SplitOptions)
     reference: SplitOptions = field(default_factory=SplitOptions)
-    num_documents: int | None = 3
-    """Documents in a context at most; None: no limit of this sort."""
+    num_documents: Any = "auto"
+    """Documents in a context at most; None: no limit of this sort. `auto`: None where
+    context_tokens is given, else a few (mdqa 3, musique 5, summhay 10)."""
     context_tokens: int | None = None
     """Prompt tokens at most, counted by the model's own tokenizer; None: no limit of this sort."""
     distractors: str = "random"
@@ -117,6 +121,13 @@ class DataOptions:
         require_in("data.on_bad_row", self.on_bad_row, ("error", "skip"))
         require_in("data.on_overlap", self.on_overlap, ("error", "drop"))
         require_in("data.writer", self.writer, ("grammar", "llm"))
+        if self.num_documents == "auto":
+            self.num_documents = None if self.context_tokens else _NUM_DOCUMENTS[self.task]
+        whole = isinstance(self.num_documents, int) and not isinstance(self.num_documents, bool)
+        require(
+            self.num_documents is None or whole,
+            f"data.num_documents must be auto, null or a number, got {self.num_documents}",
+        )
         counts = ("num_documents", "context_tokens", "num_train", "num_val", "num_reference")
         require(self.eval_seed >= 0, f"data.eval_seed must be >= 0, got {self.eval_seed}")
         require(

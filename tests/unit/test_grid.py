@@ -462,3 +462,14 @@ def test_what_a_chain_ends_in_is_asked_of_other_documents_too(tokenizer):
 def first_name(example) -> str:
     span = example.evidence[0]
     return next(d.title for d in example.documents if d.id == span.document)
+
+
+def test_the_number_of_documents_is_a_few_unless_a_number_of_tokens_is_given():
+    assert DataOptions().num_documents == 3
+    assert DataOptions(task="summhay").num_documents == 10
+    assert DataOptions(context_tokens=32_768).num_documents is None
+    assert DataOptions(context_tokens=32_768, num_documents=4).num_documents == 4
+    assert DataOptions(num_documents=None).num_documents is None
+    for wrong in ("many", 2.5, True):
+        with pytest.raises(InputError, match=r"data\.num_documents must be"):
+            DataOptions(num_documents=wrong)
