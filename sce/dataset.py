@@ -4,6 +4,7 @@ import gzip
 import json
 import logging
 import os
+import sys
 import tempfile
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -94,12 +95,12 @@ def _build_jsonl(config: DatasetConfig, plan: "Plan", out: Path) -> None:
     """Example JSONL of one split, whole or not at all."""
     from rich.progress import track
 
-    recipe = plan.recipes[config.split]
+    recipe, quiet = plan.recipes[config.split], not sys.stdout.isatty()
     _make_folder(out.parent)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         partial = Path(folder) / out.name
         with partial.open("wb") as raw, _packed(raw, out.suffix == ".gz") as stream:
-            for index in track(range(len(recipe)), "building", transient=True):
+            for index in track(range(len(recipe)), "building", transient=True, disable=quiet):
                 line = json.dumps(recipe.example(index).to_json(), ensure_ascii=False)
                 stream.write(f"{line}\n".encode())
         partial.rename(out)
@@ -193,7 +194,7 @@ def _check(config: DatasetConfig, plan: "Plan", encoder: "Encoder") -> None:
     from sce.data.check import check_plan
 
     total = sum(len(recipe) for recipe in plan.recipes.values())
-    with Progress(transient=True) as progress:
+    with Progress(transient=True, disable=not sys.stdout.isatty()) as progress:
         task = progress.add_task("checking", total=total)
         found = check_plan(plan, encoder, lambda: progress.advance(task))
     for name, recipe in plan.recipes.items():
