@@ -115,43 +115,54 @@ class DataOptions:
     """Processes that build a data set of over 256 examples; None: one a core."""
 
     def __post_init__(self) -> None:
-        require_in("data.task", self.task, TASKS)
-        require_in("data.format", self.format, FORMATS)
-        require_in("data.distractors", self.distractors, ("random", "bm25"))
-        require_in("data.on_bad_row", self.on_bad_row, ("error", "skip"))
-        require_in("data.on_overlap", self.on_overlap, ("error", "drop"))
-        require_in("data.writer", self.writer, ("grammar", "llm"))
+        for name, allowed in {
+            "task": TASKS,
+            "format": FORMATS,
+            "distractors": ("random", "bm25"),
+            "on_bad_row": ("error", "skip"),
+            "on_overlap": ("error", "drop"),
+            "writer": ("grammar", "llm"),
+            "limited": LIMITS,
+            "entity_base": ("real", "high"),
+        }.items():
+            if getattr(self, name) is not None:
+                require_in(f"data.{name}", getattr(self, name), allowed)
         if self.num_documents == "auto":
             self.num_documents = None if self.context_tokens else _NUM_DOCUMENTS[self.task]
+        self._check_numbers()
+        for split in SPLITS:
+            for concept, context in self.cells(split):
+                check_cell(f"data.{split}", self.task, concept, context)
+        self._check_that_all_count()
+
+    def _check_numbers(self) -> None:
         whole = isinstance(self.num_documents, int) and not isinstance(self.num_documents, bool)
         require(
             self.num_documents is None or whole,
             f"data.num_documents must be auto, null or a number, got {self.num_documents}",
         )
         counts = ("num_documents", "context_tokens", "num_train", "num_val", "num_reference")
+        for name in (*counts, "num_workers"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"data.{name} must be >= 1, got {value}")
         require(self.eval_seed >= 0, f"data.eval_seed must be >= 0, got {self.eval_seed}")
+        require(all(n >= 1 for n in self.lengths), f"data.lengths must be >= 1, got {self.lengths}")
+        _ = self.depths
+
+    def _check_that_all_count(self) -> None:
+        """Refuse options that would change nothing, and those that lack another."""
+        concepts = {concept for split in SPLITS for concept, _ in self.cells(split)}
+        for name in ("lengths", "haystack"):
+            used = not getattr(self, name) or self.task == "needle"
+            require(used, f"data.{name} is for data=needle alone")
         require(
             not self.mix or (self.concept is None and self.context is None),
             "data.mix names the cells of the training split; leave data.concept and data.context",
         )
-        for name in (*counts, "num_workers"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"data.{name} must be >= 1, got {value}")
-        require(all(n >= 1 for n in self.lengths), f"data.lengths must be >= 1, got {self.lengths}")
-        require(not self.lengths or self.task == "needle", "data.lengths is for data=needle alone")
         require(
-            not self.haystack or self.task == "needle", "data.haystack is for data=needle alone"
+            "limited" not in concepts or self.limited is not None,
+            f"concept=limited needs data.limited={'|'.join(LIMITS)}",
         )
-        require(
-            (self.writer == "llm") == (self.written is not None),
-            "data.writer=llm and data.written=FILE go together",
-        )
-        if self.limited is not None:
-            require_in("data.limited", self.limited, LIMITS)
-        if self.entity_base is not None:
-            require_in("data.entity_base", self.entity_base, ("real", "high"))
-        _ = self.depths
-        concepts = {concept for split in SPLITS for concept, _ in self.cells(split)}
         require(
             self.limited is None or "limited" in concepts,
             f"data.limited={self.limited} changes nothing without data.concept=limited",
@@ -161,16 +172,13 @@ class DataOptions:
             f"data.entity_base={self.entity_base} changes nothing without data.concept=low_entity",
         )
         require(
+            (self.writer == "llm") == (self.written is not None),
+            "data.writer=llm and data.written=FILE go together",
+        )
+        require(
             self.writer == "grammar" or any(c == "high" for c, _ in self.cells("train")),
             "data.writer=llm changes nothing without data.concept=high",
         )
-        for split in SPLITS:
-            for concept, context in self.cells(split):
-                check_cell(f"data.{split}", self.task, concept, context)
-                require(
-                    concept != "limited" or self.limited is not None,
-                    f"data.{split}.concept=limited needs data.limited={'|'.join(LIMITS)}",
-                )
 
     @property
     def depths(self) -> tuple[float, ...] | None:

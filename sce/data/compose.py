@@ -70,12 +70,6 @@ def compose(
     listed = [document for document in example.documents if document.id in kept]
     mine = {document.id for document in listed}
     listed += [document for document in chosen if document.id not in mine]
-    leaking = {document.id for document in leaks}
-    num_leaks = sum(document.id in leaking for document in listed)
-    counts = {"own_leaks": num_leaks, "own_drops": num_dropped}
-    noted = {name: count for name, count in counts.items() if count}
-    if noted:
-        example = replace(example, meta={**example.meta, **noted})
     composed = example.with_documents(_ordered(listed, gold_ids, order))
     while limits.context_tokens and (
         (tokens := encoder.num_prompt_tokens(composed)) > limits.context_tokens
@@ -86,7 +80,15 @@ def compose(
         composed = composed.with_documents(
             tuple(document for document in composed.documents if document.id != dropped)
         )
-    return composed
+    leaking = {document.id for document in leaks}
+    num_leaks = sum(document.id in leaking for document in composed.documents)
+    return _noted(composed, own_leaks=num_leaks, own_drops=num_dropped)
+
+
+def _noted(example: Example, **counts: int) -> Example:
+    """The example with the counts that are not zero in its meta, and none of an earlier time."""
+    rest = {name: value for name, value in example.meta.items() if name not in counts}
+    return replace(example, meta={**rest, **{n: count for n, count in counts.items() if count}})
 
 
 def _own(example: Example) -> tuple[list[Document], list[Document], int]:

@@ -236,6 +236,9 @@ def test_a_question_s_own_distractor_that_holds_the_answer_is_passed_over(tokeni
     example = from_nq(row, "x")
     composed = compose(example, iter(()), Limits(None, None), Encoder(tokenizer), Order(None))
     assert [document.title for document in composed.documents] == ["Bo", "Cy"]
+    assert composed.meta == {"own_drops": 1}
+    again = compose(composed, iter(()), Limits(None, None), Encoder(tokenizer), Order(None))
+    assert again.meta == {}
 
 
 def test_bm25_ties_are_broken_by_the_drawn_order_not_the_file_s():
