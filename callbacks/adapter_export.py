@@ -40,7 +40,7 @@ class AdapterExport(Callback):
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         validation = pl_module.last_validation
         assert validation is not None
-        mean = validation.scores[facts.scorer, facts.mode].mean(axis=0).round(9)
+        mean = validation.mean_scores(facts.scorer, facts.mode).round(9)
         note = {
             "schema": "sce.adapter/1",
             "model": facts.model,

@@ -38,7 +38,7 @@ class HeadHeatmap(Callback):
         validation, facts = pl_module.last_validation, pl_module.facts
         if validation is None:
             return
-        scores = validation.scores[facts.scorer, facts.mode].mean(axis=0)
+        scores = validation.mean_scores(facts.scorer, facts.mode)
         if validation.step == 0:
             self._base = scores
         self._count += 1

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from sce.module import SceModule
 from sce.records import HeadScores
-from sce.stats import first_differences, head_set, pearson, recall, spearman
+from sce.stats import first_differences, head_set, mean_scores, pearson, recall, spearman
 
 # Below this many checkpoints an interval would say nothing.
 MIN_POINTS_FOR_INTERVAL = 8
@@ -67,7 +67,7 @@ class RecallAccuracyCorrelation(Callback):
         """The metrics at this point; only `correlation/n` below three checkpoints."""
         metrics: dict[str, float | None] = {"correlation/n": float(len(self._points))}
         f1 = [float(point["f1"].mean()) for point in self._points]
-        recalls = [self._recall(point["scores"].numpy().mean(axis=0)) for point in self._points]
+        recalls = [self._recall(mean_scores(point["scores"].numpy())) for point in self._points]
         if len(self._points) < 3 or any(value is None for value in recalls):
             return metrics
         x = np.array(recalls, dtype=float)
@@ -99,7 +99,7 @@ class RecallAccuracyCorrelation(Callback):
         for _ in range(self.num_resamples):
             own = rng.integers(f1.shape[1], size=f1.shape[1])
             other = rng.integers(scores.shape[1], size=scores.shape[1])
-            means = scores[:, other].mean(axis=1)
+            means = [mean_scores(drawn) for drawn in scores[:, other]]
             drawn = spearman(
                 np.array([self._recall(mean) for mean in means], dtype=float),
                 f1[:, own].mean(axis=1),

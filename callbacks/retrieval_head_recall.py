@@ -1,6 +1,5 @@
 """Compares the heads of the run, S, with the reference's, R, and the untuned model's, B."""
 
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,11 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from sce.module import SceModule, Validation
+from sce.module import SceModule
 from sce.records import HeadScores, provenance
 from sce.reference import greedy_sibling, load_reference
-from sce.stats import bootstrap_statistic, compare, cosine, head_set, recall, recall_learned
+from sce.stats import bootstrap_many, compare, mean_scores, num_kept
+from sce.validation import Validation
 
 # What is logged to the charts; the records hold every field of stats.Comparison.
 _CHARTS = (
@@ -31,6 +31,10 @@ _CHARTS = (
     "num_heads",
     "num_reference_heads",
 )
+
+
+# These do not depend on this run's examples, so they have no interval.
+_CONSTANT = ("recall_base", "cosine_base", "num_reference_heads")
 
 
 class RetrievalHeadRecall(Callback):
@@ -79,45 +83,48 @@ class RetrievalHeadRecall(Callback):
         if validation is None:
             return
         per_example = validation.scores[facts.scorer, facts.mode]
-        scores = per_example.mean(axis=0)
+        scores = mean_scores(per_example)
         if validation.step == 0:
             self._base = scores
-        metrics: dict[str, float | None] = {"heads/num_heads": head_set(scores, self.tau).sum()}
-        if self._reference is not None:
-            metrics |= self._compared(scores, per_example, self._reference)
-            metrics |= self._greedy_metrics(validation, facts.scorer)
+        reference = self._reference
+        metrics = self._with_intervals(per_example, None if reference is None else reference.scores)
+        metrics |= self._greedy_metrics(validation, facts.scorer)
+        metrics["heads/num_examples"] = num_kept(per_example)
         pl_module.hand_on(metrics)
         if trainer.is_global_zero:
             self._write(pl_module, validation, per_example)
 
-    def _compared(
-        self, scores: np.ndarray, per_example: np.ndarray, reference: HeadScores
+    def _with_intervals(
+        self, per_example: np.ndarray, reference: np.ndarray | None
     ) -> dict[str, float | None]:
-        compared = asdict(compare(scores, reference.scores, self._base, tau=self.tau, k=self.k))
-        metrics = {f"heads/{name}": compared[name] for name in _CHARTS}
-        in_r = head_set(reference.scores, self.tau)
-        statistics: dict[str, Callable[[np.ndarray], float | None]] = {
-            "recall": lambda mean: recall(head_set(mean, self.tau), in_r),
-            "cosine": lambda mean: cosine(mean, reference.scores),
-        }
-        if self._base is not None:
-            in_b = head_set(self._base, self.tau)
-            statistics["recall_learned"] = lambda mean: recall_learned(
-                head_set(mean, self.tau), in_r, in_b
+        """Every figure with the interval that resampled examples give it."""
+
+        def figures(mean: np.ndarray) -> dict[str, float | None]:
+            compared = asdict(
+                compare(
+                    mean,
+                    mean if reference is None else reference,
+                    self._base,
+                    tau=self.tau,
+                    k=self.k,
+                )
             )
-        for name, statistic in statistics.items():
-            interval = bootstrap_statistic(
-                per_example, statistic, seed=0, num_resamples=self.num_resamples
-            )
+            names = ("num_heads",) if reference is None else _CHARTS
+            return {f"heads/{name}": _float(compared[name]) for name in names}
+
+        metrics = figures(mean_scores(per_example))
+        intervals = bootstrap_many(per_example, figures, seed=0, num_resamples=self.num_resamples)
+        for name, interval in intervals.items():
             low, high = interval if interval is not None else (None, None)
-            metrics |= {f"heads/{name}_low": low, f"heads/{name}_high": high}
+            if name.removeprefix("heads/") not in _CONSTANT:
+                metrics |= {f"{name}_low": low, f"{name}_high": high}
         return metrics
 
     def _greedy_metrics(self, validation: Validation, scorer: str) -> dict[str, float | None]:
         """Beside the teacher-forced figures, never in place of them: they follow accuracy."""
         if self._greedy is None or (scorer, "greedy") not in validation.scores:
             return {}
-        scores = validation.scores[scorer, "greedy"].mean(axis=0)
+        scores = validation.mean_scores(scorer, "greedy")
         compared = compare(scores, self._greedy.scores, None, tau=self.tau, k=self.k)
         return {"heads/greedy_recall": compared.recall, "heads/greedy_cosine": compared.cosine}
 
@@ -127,8 +134,8 @@ class RetrievalHeadRecall(Callback):
             scorer=facts.scorer,
             mode=facts.mode,
             match=facts.match,
-            scores=per_example.mean(axis=0),
-            num_examples=len(per_example),
+            scores=mean_scores(per_example),
+            num_examples=num_kept(per_example),
             provenance=provenance(facts, run=facts.run, step=validation.step),
         ).save(facts.run_dir / "heads" / f"step-{validation.step:06d}.json")
 
@@ -140,3 +147,7 @@ class RetrievalHeadRecall(Callback):
         """Take the untuned model's scores back."""
         base = state_dict["base"]
         self._base = None if base is None else base.numpy()
+
+
+def _float(value: float | None) -> float | None:
+    return None if value is None else float(value)

@@ -11,29 +11,13 @@ from sce.module import SceModule
 from sce.records import append_jsonl
 from sce.stats import bootstrap_interval
 
+_WITH_INTERVAL = (
+    *("recall", "recall_null", "recall_null_layer", "recall_learned", "precision", "jaccard"),
+    *("recall_at_k", "cosine", "cosine_learned", "spearman", "num_heads"),
+)
 _HEADS = (
-    "recall",
-    "recall_low",
-    "recall_high",
-    "recall_null",
-    "recall_null_layer",
-    "recall_base",
-    "recall_learned",
-    "recall_learned_low",
-    "recall_learned_high",
-    "precision",
-    "jaccard",
-    "recall_at_k",
-    "cosine",
-    "cosine_low",
-    "cosine_high",
-    "cosine_base",
-    "cosine_learned",
-    "spearman",
-    "num_heads",
-    "num_reference_heads",
-    "greedy_recall",
-    "greedy_cosine",
+    *(f"{name}{end}" for name in _WITH_INTERVAL for end in ("", "_low", "_high")),
+    *("recall_base", "cosine_base", "num_reference_heads", "greedy_recall", "greedy_cosine"),
 )
 _FACTS = (
     *("run", "study", "seed", "task", "concept", "context", "mix", "train_sha256", "eval_sha256"),
@@ -59,9 +43,7 @@ class RunRecords(Callback):
             return
         known = {name: float(value) for name, value in trainer.callback_metrics.items()}
         heads = {name: _number(known.get(f"heads/{name}")) for name in _HEADS}
-        for name in ("num_heads", "num_reference_heads"):
-            number = heads[name]
-            heads[name] = None if number is None else int(number)
+        heads |= {name: _whole(heads[name]) for name in ("num_heads", "num_reference_heads")}
         interval = bootstrap_interval(validation.f1, seed=0)
         low, high = interval if interval is not None else (None, None)
         row: dict[str, Any] = {
@@ -75,7 +57,8 @@ class RunRecords(Callback):
             "f1_low": low,
             "f1_high": high,
             "num_examples": len(validation.predictions),
-            "num_reference_examples": len(validation.reference_ids),
+            "num_reference_examples": len(validation.reference),
+            "num_kept_examples": _whole(known.get("heads/num_examples")),
             "warnings": list(facts.warnings),
             "seconds": round(self._before + time.perf_counter() - self._started, 3),
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -100,3 +83,7 @@ class RunRecords(Callback):
 
 def _number(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else value
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None or not math.isfinite(value) else int(value)

@@ -76,11 +76,9 @@ def assemble(
     scorer = SCORERS.get(config.scorer.name)
     if scorer is None:
         raise InputError(f"scorer={config.scorer.name}: choose from {', '.join(SCORERS)}")
-    if config.mode not in scorer.MODES:
-        modes = ", ".join(scorer.MODES)
-        raise InputError(
-            f"scorer={config.scorer.name} is defined for mode={modes}, not {config.mode}"
-        )
+    refusal = scorer.SPEC.refusal(config.scorer.name, config.mode, config.data.task)
+    if refusal is not None:
+        raise InputError(refusal)
     choice = attention.choose(config.attention, on_gpu=on_gpu, dtype=config.model.dtype)
     source = build.find(config.model)
     if adapter is not None:
@@ -116,12 +114,14 @@ def settings(
     if config.match == "surface":
         ids = range(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
         canonical = canonical_ids(parts.tokenizer.batch_decode([[i] for i in ids]))
+    own = [n for s in scorers if (n := SCORERS[s].SPEC.max_new_tokens) is not None]
     return DecodeSettings(
-        max_new_tokens=config.max_new_tokens or MAX_NEW_TOKENS[config.data.task],
+        max_new_tokens=config.max_new_tokens or max([MAX_NEW_TOKENS[config.data.task], *own]),
         end_ids=frozenset(build.end_token_ids(model)),
         scorers=scorers,
         modes=modes,
         canonical=canonical,
+        detokenize=lambda ids: str(parts.tokenizer.decode(list(ids))),
     )
 
 

@@ -1,46 +1,42 @@
-"""One pass over a batch: likelihood of the gold answers, greedy answers, where every head looked.
+"""One pass over a batch: likelihood of the gold answers, greedy answers, what every head did.
 
     prefill [padding | prompt | gold answer]   -> NLL, teacher-forced rows, first greedy token
     cache cropped to the prompt
     one token at a time                        -> greedy answer and its rows, for nothing extra
+    cache cropped to the context, null question -> what `query_focused` is held against
 
 Batched, for one model on one device, without Lightning. The gold answer rides on the prefill, and
 the step that emits the first greedy token is the row that predicts the first gold one.
 """
 
-from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from sce.data.batch import IGNORE, Batch
 from sce.data.encode import Encoded
-from sce.heads import SCORERS, Trace
-from sce.model.build import head_shape
-from sce.model.capture import Probe, attention_modules, probing
-
-TEACHER_FORCED, GREEDY = "teacher_forced", "greedy"
+from sce.heads import GREEDY
+from sce.model.build import base_of
+from sce.model.capture import Probe, probing
+from sce.model.projections import attention_modules
+from sce.tracing import NULL, Scores, ScoreSettings, Tracer
 
 
 @dataclass(frozen=True)
-class DecodeSettings:
-    """What one pass yields.
-
-    `scorers` empty: no head is read. `max_new_tokens` 0: no greedy answer.
-    """
+class DecodeSettings(ScoreSettings):
+    """What one pass yields; `max_new_tokens` 0: no greedy answer."""
 
     max_new_tokens: int = 16
     end_ids: frozenset[int] = frozenset()
     """Tokens that end an answer, besides each example's own end of turn."""
-    scorers: tuple[str, ...] = ("copy",)
-    modes: tuple[str, ...] = (TEACHER_FORCED, GREEDY)
     fixed_steps: bool = False
     """Always take max_new_tokens steps, so that all ranks make the same number of passes."""
-    canonical: Int[Tensor, " vocabulary"] | None = field(default=None, compare=False)
-    """match=surface: token id -> number shared by tokens of equal text; None: match=exact."""
 
 
 @dataclass(frozen=True)
@@ -54,76 +50,208 @@ class Outcome:
     num_labels: int
     answer_ids: tuple[int, ...]
     """The greedy answer before the end of the turn."""
-    scores: Mapping[tuple[str, str], Float[Tensor, "layers heads"]]
+    scores: Scores
     """(scorer, mode) -> score of every head."""
 
 
-@dataclass
-class _Looks:
-    """Positions looked at in the padded batch, and the tokens emitted at those steps."""
-
-    positions: Int[Tensor, "batch layers heads steps"]
-    tokens: list[list[int]]
-
-
 @torch.no_grad()
-def decode(model: nn.Module, batch: Batch, settings: DecodeSettings) -> list[Outcome]:
+def decode(
+    model: Any, batch: Batch, settings: DecodeSettings, prefix: DynamicCache | None = None
+) -> list[Outcome]:
     """Run a batch.
 
     Args:
-        model: built by sce.model.build, in eval mode, on the batch's device.
+        model: built by sce.model.build, in eval mode, on the batch's device; where no head is read,
+            anything that can be called like it.
         batch: left-padded, with the gold answers.
         settings: what to do.
+        prefix: the batch's own `prefix_cache`, which is not computed again and is left as it was.
 
     Returns:
         One outcome an example, on the CPU, in the batch's order; examples of weight 0 included.
     """
-    reading = bool(settings.scorers)
-    layers, _ = head_shape(model)
-    modules = attention_modules(model) if reading else []
-    with probing(modules) as probe:
-        cache = DynamicCache()
-        if reading:
-            probe.rows = _answer_rows(batch)
-        logits = _prefill(model, batch, cache)
-        first_looks = probe.take(layers) if reading else None
-        probe.rows = None
+    tracer = Tracer(model, batch, settings) if settings.scorers else None
+    with probing(attention_modules(model)) if tracer else nullcontext(Probe()) as probe:
+        run = _Run(model, batch, settings, tracer, probe)
+        logits, cache = run.prefill(prefix)
         nll = _nll(logits, batch.labels)
         answers: list[list[int]] = [[] for _ in batch.examples]
-        greedy_looks = None
         if settings.max_new_tokens > 0:
-            cache.crop(-(batch.labels.shape[1] - 1))
-            looks = _Steps(probe, layers, first_looks[..., :1] if first_looks is not None else None)
-            answers = _generate(model, batch, cache, logits[:, 0].argmax(dim=-1), settings, looks)
-            greedy_looks = looks.stacked()
-    traces = {}
-    if first_looks is not None and TEACHER_FORCED in settings.modes:
-        gold = [example.target_ids.tolist() for example in batch.examples]
-        traces[TEACHER_FORCED] = _Looks(first_looks.cpu(), gold)
-    if greedy_looks is not None and GREEDY in settings.modes:
-        traces[GREEDY] = _Looks(greedy_looks.cpu(), answers)
-    return _outcomes(batch, nll, answers, traces, settings)
+            answers = run.generate(cache, logits[:, 0].argmax(dim=-1))
+        if tracer is not None and settings.reads_question:
+            run.null_question(cache)
+    if prefix is not None:
+        _crop(prefix, batch.num_prompt - 1)
+    return [
+        Outcome(
+            example=example,
+            weight=batch.weights[row],
+            nll=float(nll[row]),
+            num_labels=len(example.target_ids) + 1,
+            answer_ids=tuple(answers[row]),
+            scores={} if tracer is None else tracer.scores(row, answers[row]),
+        )
+        for row, example in enumerate(batch.examples)
+    ]
 
 
-def _answer_rows(batch: Batch) -> Int[Tensor, "batch rows"]:
-    """Query indices of the steps that emit the answer (the last column: an end of turn at most)."""
-    first = batch.num_prompt - 1
-    count = max(1, batch.labels.shape[1] - 1)
-    rows = torch.arange(first, first + count, device=batch.input_ids.device)
-    return rows.expand(len(batch.examples), count)
+@torch.no_grad()
+def prefix_cache(model: Any, batch: Batch) -> DynamicCache:
+    """Keys and values of every prompt column but the last.
 
-
-def _prefill(
-    model: nn.Module, batch: Batch, cache: DynamicCache
-) -> Float[Tensor, "batch answer vocabulary"]:
-    return model(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
+    What does not change while only the answer's steps are meddled with: computed once, it serves
+    any number of `decode` calls. Not for models that keep a state (`_keeps_state`).
+    """
+    cache, count = DynamicCache(), batch.num_prompt - 1
+    mask = batch.attention_mask
+    model(
+        input_ids=batch.input_ids[:, :count],
+        attention_mask=None if mask is None else mask[:, :count],
+        position_ids=batch.position_ids[:, :count],
         past_key_values=cache,
         use_cache=True,
-        logits_to_keep=batch.labels.shape[1],
-    ).logits
+        logits_to_keep=1,
+    )
+    return cache
+
+
+def _keeps_state(model: Any) -> bool:
+    """Whether some layer has a running state instead of keys, which cannot be cropped (hybrids)."""
+    if not isinstance(model, nn.Module):
+        return False
+    layers = DynamicCache(config=base_of(model).config).layers
+    return any(not isinstance(layer, DynamicLayer) for layer in layers)
+
+
+def _crop(cache: DynamicCache, columns: int) -> None:
+    cache.crop(min(0, columns - cache.get_seq_length()))
+
+
+@dataclass
+class _Run:
+    """The passes of one batch."""
+
+    model: Any
+    batch: Batch
+    settings: DecodeSettings
+    tracer: Tracer | None
+    probe: Probe
+    keeps_state: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.keeps_state = _keeps_state(self.model)
+
+    def prefill(
+        self, prefix: DynamicCache | None
+    ) -> tuple[Float[Tensor, "batch answer vocabulary"], DynamicCache]:
+        """Prompt and gold answer; logits of the answer's columns, and the prompt's cache."""
+        batch, tracer = self.batch, self.tracer
+        cache = DynamicCache() if prefix is None else prefix
+        start = cache.get_seq_length()
+        if tracer is not None:
+            self.probe.reads = tracer.prefill(start)
+        logits = self._forward(start, None, None if self.keeps_state else cache)
+        if tracer is not None:
+            tracer.keep_prefill(self.probe.take(tracer.num_layers))
+            self.probe.reads = {}
+        if self.keeps_state:
+            cache = DynamicCache(config=base_of(self.model).config)
+            if self.settings.max_new_tokens > 0:
+                self._forward(0, batch.num_prompt, cache)
+        else:
+            _crop(cache, batch.num_prompt)
+        return logits, cache
+
+    def _forward(
+        self, first: int, last: int | None, cache: DynamicCache | None
+    ) -> Float[Tensor, "batch answer vocabulary"]:
+        """The batch's columns first..last, the end where None."""
+        batch, mask = self.batch, self.batch.attention_mask
+        return self.model(
+            input_ids=batch.input_ids[:, first:last],
+            attention_mask=None if mask is None else mask[:, :last],
+            position_ids=batch.position_ids[:, first:last],
+            past_key_values=cache,
+            use_cache=cache is not None,
+            logits_to_keep=batch.labels.shape[1] if last is None else 1,
+        ).logits
+
+    def generate(self, cache: DynamicCache, token: Int[Tensor, " batch"]) -> list[list[int]]:
+        """Greedy decoding; answers are cut before their first end token."""
+        batch, settings = self.batch, self.settings
+        ends = [settings.end_ids | {example.end_id} for example in batch.examples]
+        emitted, prompt = [token], batch.num_prompt
+        mask = None
+        if batch.attention_mask is not None:
+            ones = batch.attention_mask.new_ones((len(ends), settings.max_new_tokens))
+            mask = torch.cat([batch.attention_mask[:, :prompt], ones], dim=1)
+        position = batch.position_ids[:, prompt - 1 : prompt]
+        done = [token_id in end for token_id, end in zip(token.tolist(), ends, strict=True)]
+        if self.tracer is not None:
+            self.probe.reads = self.tracer.step
+        for step in range(1, settings.max_new_tokens):
+            if all(done) and not settings.fixed_steps:
+                break
+            position = position + 1
+            logits = self.model(
+                input_ids=token[:, None],
+                attention_mask=None if mask is None else mask[:, : prompt + step],
+                position_ids=position,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits
+            if self.tracer is not None:
+                self.tracer.keep(GREEDY, self.probe.take(self.tracer.num_layers))
+            token = logits[:, -1].argmax(dim=-1)
+            emitted.append(token)
+            for row, token_id in enumerate(token.tolist()):
+                done[row] = done[row] or token_id in ends[row]
+        rows = torch.stack(emitted, dim=1).tolist()
+        return [_before_end(row, end) for row, end in zip(rows, ends, strict=True)]
+
+    def null_question(self, cache: DynamicCache) -> None:
+        """A null question after each example's context, whose keys and values are at hand.
+
+        Contexts are moved to the right until all end in one column, so that what follows is as far
+        from them as it would be in a prompt of its own. A model that keeps a state runs them anew.
+        """
+        assert self.tracer is not None
+        null, batch = self.tracer.null_pass, self.batch
+        before = [0] * len(null.contexts) if self.keeps_state else batch.padding
+        ends = [p + n for p, n in zip(before, null.contexts, strict=True)]
+        last = max(ends)
+        ids, first_row = null.input_ids, 0
+        columns = torch.arange(last + ids.shape[1], device=ids.device)
+        starts = last - torch.tensor(null.contexts, device=ids.device)[:, None]
+        mask, positions = (columns >= starts).long(), (columns - starts).clamp(min=0)
+        if self.keeps_state:
+            contexts = torch.zeros(len(ends), last, dtype=torch.long, device=ids.device)
+            for row, (example, n) in enumerate(zip(batch.examples, null.contexts, strict=True)):
+                contexts[row, last - n :] = torch.from_numpy(example.prompt_ids[:n]).long()
+            ids, first_row = torch.cat([contexts, ids], dim=1), last
+        else:
+            _crop(cache, last)
+            _move_right(cache, [last - end for end in ends])
+        self.probe.reads = self.tracer.null(first_row, last)
+        self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions[:, -ids.shape[1] :],
+            past_key_values=None if self.keeps_state else cache,
+            use_cache=not self.keeps_state,
+            logits_to_keep=1,
+        )
+        self.tracer.keep(NULL, self.probe.take(self.tracer.num_layers))
+
+
+def _move_right(cache: DynamicCache, shifts: list[int]) -> None:
+    """Move each example's keys and values; what leaves on the right comes in as padding."""
+    for layer in cache.layers:
+        if isinstance(layer, DynamicLayer) and layer.is_initialized:
+            for name in ("keys", "values"):
+                rows = zip(getattr(layer, name), shifts, strict=True)
+                setattr(layer, name, torch.stack([row.roll(n, dims=-2) for row, n in rows]))
 
 
 def _nll(
@@ -135,109 +263,8 @@ def _nll(
     return losses.view(labels.shape).sum(dim=1)
 
 
-class _Steps:
-    """The probe's findings over the steps of a greedy answer, or nothing if no head is read."""
-
-    def __init__(
-        self, probe: Probe, num_layers: int, first: Int[Tensor, "batch layers heads 1"] | None
-    ) -> None:
-        self._probe, self._num_layers = probe, num_layers
-        self._steps = None if first is None else [first]
-
-    def add(self) -> None:
-        if self._steps is not None:
-            self._steps.append(self._probe.take(self._num_layers))
-
-    def stacked(self) -> Int[Tensor, "batch layers heads steps"] | None:
-        return None if self._steps is None else torch.cat(self._steps, dim=-1)
-
-
-def _generate(
-    model: nn.Module,
-    batch: Batch,
-    cache: DynamicCache,
-    token: Int[Tensor, " batch"],
-    settings: DecodeSettings,
-    looks: _Steps,
-) -> list[list[int]]:
-    """Greedy decoding; answers are cut before their first end token."""
-    ends = [settings.end_ids | {example.end_id} for example in batch.examples]
-    emitted = [token]
-    size, prompt = len(batch.examples), batch.num_prompt
-    mask = None
-    if batch.attention_mask is not None:
-        ones = batch.attention_mask.new_ones((size, settings.max_new_tokens))
-        mask = torch.cat([batch.attention_mask[:, :prompt], ones], dim=1)
-    position = batch.position_ids[:, prompt - 1 : prompt]
-    done = [token_id in end for token_id, end in zip(token.tolist(), ends, strict=True)]
-    for step in range(1, settings.max_new_tokens):
-        if all(done) and not settings.fixed_steps:
-            break
-        position = position + 1
-        logits = model(
-            input_ids=token[:, None],
-            attention_mask=None if mask is None else mask[:, : prompt + step],
-            position_ids=position,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits
-        looks.add()
-        token = logits[:, -1].argmax(dim=-1)
-        emitted.append(token)
-        for row, token_id in enumerate(token.tolist()):
-            done[row] = done[row] or token_id in ends[row]
-    rows = torch.stack(emitted, dim=1).tolist()
-    return [_before_end(row, end) for row, end in zip(rows, ends, strict=True)]
-
-
 def _before_end(row: list[int], ends: frozenset[int] | set[int]) -> list[int]:
     for index, token in enumerate(row):
         if token in ends:
             return row[:index]
     return row
-
-
-def _outcomes(
-    batch: Batch,
-    nll: Float[Tensor, " batch"],
-    answers: list[list[int]],
-    traces: Mapping[str, _Looks],
-    settings: DecodeSettings,
-) -> list[Outcome]:
-    outcomes = []
-    for row, example in enumerate(batch.examples):
-        scores = {}
-        for mode, looks in traces.items():
-            trace = _trace(example, looks, row, batch.padding[row], settings.canonical)
-            for name in settings.scorers:
-                if mode in SCORERS[name].MODES:
-                    scores[name, mode] = SCORERS[name].score(trace)
-        outcomes.append(
-            Outcome(
-                example=example,
-                weight=batch.weights[row],
-                nll=float(nll[row]),
-                num_labels=len(example.target_ids) + 1,
-                answer_ids=tuple(answers[row]),
-                scores=scores,
-            )
-        )
-    return outcomes
-
-
-def _trace(
-    example: Encoded, looks: _Looks, row: int, padding: int, canonical: Tensor | None
-) -> Trace:
-    """One example's steps, shifted from the padded batch to the example's own positions."""
-    tokens = looks.tokens[row]
-    prompt = torch.from_numpy(example.prompt_ids).long()
-    emitted = torch.tensor(tokens, dtype=torch.long)
-    if canonical is not None:
-        prompt, emitted = canonical[prompt], canonical[emitted]
-    return Trace(
-        looked_at=looks.positions[row, ..., : len(tokens)] - padding,
-        emitted=emitted,
-        prompt=prompt,
-        evidence=torch.from_numpy(example.evidence).long(),
-    )

@@ -45,13 +45,26 @@ def _f1(prediction: list[str], answer: list[str]) -> float:
     return 2 * shared / (len(prediction) + len(answer))
 
 
-def citations(text: str) -> set[str]:
-    """The numbers in brackets, [2] or [2, 5], as SummHay's scorer finds them.
+def cited_characters(text: str) -> list[tuple[str, int, int]]:
+    """(number, start, end) of every number in brackets, [2] or [2, 5], in order.
 
-    Numbers with no comma between them, on which that scorer fails, cite nothing: [2 5, 7] cites 7.
+    Numbers with no comma between them, on which SummHay's scorer fails, cite nothing: of [2 5, 7]
+    there is 7.
     """
-    listed = [number for group in _CITED.findall(text) for number in group.split(",")]
-    return {str(int(number)) for number in listed if number.strip().isdigit()}
+    found = []
+    for group in _CITED.finditer(text):
+        start = group.start(1)
+        for number in group[1].split(","):
+            first = start + len(number) - len(number.lstrip())
+            if number.strip().isdigit():
+                found.append((str(int(number)), first, first + len(number.strip())))
+            start += len(number) + 1
+    return found
+
+
+def citations(text: str) -> set[str]:
+    """The numbers of the documents that a text cites, as SummHay's scorer finds them."""
+    return {number for number, _, _ in cited_characters(text)}
 
 
 def citation_precision(prediction: str, labels: Sequence[str]) -> float:

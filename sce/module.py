@@ -8,7 +8,7 @@ nor unequal answers nor the number of devices changes what is optimised.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lightning as L
@@ -19,52 +19,27 @@ from torch import Tensor, nn
 
 from sce.data.batch import IGNORE, Batch
 from sce.data.datamodule import REFERENCE, VAL
+from sce.data.encode import Encoded
 from sce.decode import DecodeSettings, Outcome, decode
 from sce.metrics import metrics_for
 from sce.options import OptimizerOptions
 from sce.records import RunFacts
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One validation example's answer."""
-
-    id: str
-    text: str
-    f1: float
-    exact_match: float
-    more: Mapping[str, float] = field(default_factory=dict)
-    """Further metrics of the task, by name."""
+from sce.validation import Place, Prediction, Validation
 
 
 @dataclass(frozen=True)
 class _Answer:
     """A validation example's answer as the ranks exchange it."""
 
-    id: str
+    place: Place
     text: str
     answers: tuple[str, ...]
     nll: float
     num_labels: int
 
 
-@dataclass(frozen=True)
-class Validation:
-    """What one validation found, the same on every rank; read it in `on_validation_end`."""
-
-    step: int
-    """Optimiser steps taken."""
-    predictions: tuple[Prediction, ...]
-    answer_nll: float
-    """Mean over gold answer tokens (end of turn included) of the validation split, in nats."""
-    reference_ids: tuple[str, ...]
-    scores: Mapping[tuple[str, str], np.ndarray]
-    """(scorer, mode) -> [reference examples, layers, heads], in the order of `reference_ids`."""
-
-    @property
-    def f1(self) -> np.ndarray:
-        """F1 of every validation example."""
-        return np.array([prediction.f1 for prediction in self.predictions])
+def _place(example: Encoded) -> Place:
+    return Place(example.id, example.depth, len(example.prompt_ids))
 
 
 class SceModule(L.LightningModule):
@@ -225,13 +200,13 @@ class SceModule(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Gather what all ranks found, and log accuracy."""
         val = self._gather(VAL, self._answer)
-        reference = self._gather(REFERENCE, lambda o: (o.example.id, dict(o.scores)))
+        reference = self._gather(REFERENCE, lambda o: (_place(o.example), dict(o.scores)))
         keys = list(reference[0][1]) if reference else []
         validation = Validation(
             step=self.global_step,
             predictions=self._measured(val),
             answer_nll=sum(a.nll for a in val) / max(1, sum(a.num_labels for a in val)),
-            reference_ids=tuple(row[0] for row in reference),
+            reference=tuple(row[0] for row in reference),
             scores={key: np.stack([row[1][key].numpy() for row in reference]) for key in keys},
         )
         self.last_validation = validation
@@ -241,7 +216,7 @@ class SceModule(L.LightningModule):
     def _answer(self, outcome: Outcome) -> _Answer:
         text = self._detokenize(outcome.answer_ids)
         example = outcome.example
-        return _Answer(example.id, text, example.answers, outcome.nll, outcome.num_labels)
+        return _Answer(_place(example), text, example.answers, outcome.nll, outcome.num_labels)
 
     def _measured(self, answers: Sequence[_Answer]) -> tuple[Prediction, ...]:
         """The task's metrics of all ranks' answers; every rank measures them all."""
@@ -253,7 +228,14 @@ class SceModule(L.LightningModule):
             columns[name] = metric.compute().flatten().tolist()
         f1, exact = columns.pop("f1"), columns.pop("exact_match")
         return tuple(
-            Prediction(a.id, a.text, f1[n], exact[n], {name: c[n] for name, c in columns.items()})
+            Prediction(
+                a.place.id,
+                a.text,
+                f1[n],
+                exact[n],
+                {name: column[n] for name, column in columns.items()},
+                a.place,
+            )
             for n, a in enumerate(answers)
         )
 

@@ -46,30 +46,48 @@ def score(config: ScoreConfig) -> list[Path]:
     import torch
 
     from sce.assemble import assemble, facts, scored_model, settings
-    from sce.heads import SCORERS
 
     adapter = Path(config.adapter).expanduser() if config.adapter else None
     on_gpu = torch.cuda.is_available()
     parts = assemble(config, [config.split], on_gpu=on_gpu, adapter=adapter)
     _log.info("attention  %s (%s)", parts.attention.backend, parts.attention.reason)
     model = scored_model(parts, adapter)
-    scorers = tuple(SCORERS) if every else (config.scorer.name,)
+    scorers = _every_scorer(config) if every else (config.scorer.name,)
     modes = MODES if every else (config.mode,)
     outcomes = _outcomes(parts, model, settings(parts, model, scorers=scorers, modes=modes))
     known = facts(parts, run=config.adapter or "untuned", run_dir=Path.cwd())
-    keys = list(outcomes[0].scores) if every else [(config.scorer.name, config.mode)]
+    keys = list(outcomes[0].scores)
     folder = Path(config.out) if every else Path(config.out).parent
     files = []
     for scorer, mode in keys:
         file = folder / (f"{scorer}-{mode}-{config.match}.json" if every else Path(config.out).name)
-        more = _adapter_provenance(adapter)
-        _write(file, scorer, mode, config, outcomes, known, more)
-        _log.info("wrote %s", file)
-        files.append(file)
+        if _write(file, scorer, mode, config, outcomes, known):
+            files.append(file)
+    if not files:
+        raise InputError(_none_kept(keys[0][0], len(outcomes)))
     if config.audit:
         _write_audit(Path(config.audit), config, outcomes)
         _log.info("wrote %s", config.audit)
     return files
+
+
+def _every_scorer(config: ScoreConfig) -> tuple[str, ...]:
+    """Those that are defined for the task in some mode."""
+    from sce.heads import SCORERS
+
+    return tuple(
+        name
+        for name, scorer in SCORERS.items()
+        if scorer.SPEC.refusal(name, scorer.SPEC.modes[0], config.data.task) is None
+    )
+
+
+def _none_kept(scorer: str, count: int) -> str:
+    return (
+        f"scorer={scorer}: none of the {count} answers holds more than half of the right one's "
+        "words, so there is no example to score; use a model that finds the needle, or scorer=copy "
+        "mode=teacher_forced"
+    )
 
 
 def _refuse_existing(config: ScoreConfig, every: bool) -> None:
@@ -120,30 +138,41 @@ def _adapter_provenance(adapter: Path | None) -> dict[str, Any]:
     }
 
 
-def _write(  # noqa: PLR0913 - one file and what goes into it
+def _write(
     file: Path,
     scorer: str,
     mode: str,
     config: ScoreConfig,
     outcomes: "list[Outcome]",
     known: Any,
-    more: dict[str, Any],
-) -> None:
+) -> bool:
+    """Write the set over the examples that the scorer kept; False if it kept none."""
     import numpy as np
 
     from sce.records import HeadScores, provenance
+    from sce.stats import mean_scores, num_kept
 
     per_example = np.stack([o.scores[scorer, mode].numpy() for o in outcomes]).astype(np.float64)
-    data = {"data_sha256": _scored_data(known, config.split), "split": config.split}
+    if not num_kept(per_example):
+        _log.info("no %s: %s", file, _none_kept(scorer, len(outcomes)))
+        return False
+    more = {
+        **_adapter_provenance(Path(config.adapter).expanduser() if config.adapter else None),
+        "data_sha256": _scored_data(known, config.split),
+        "split": config.split,
+        "num_offered": len(outcomes),
+    }
     HeadScores(
         scorer=scorer,
         mode=mode,
         match=config.match,
-        scores=per_example.mean(axis=0),
-        num_examples=len(outcomes),
+        scores=mean_scores(per_example),
+        num_examples=num_kept(per_example),
         per_example=per_example,
-        provenance={**provenance(known, **more), **data},
+        provenance={**provenance(known), **more},
     ).save(file)
+    _log.info("wrote %s", file)
+    return True
 
 
 def _scored_data(known: Any, split: str) -> str:
@@ -153,6 +182,8 @@ def _scored_data(known: Any, split: str) -> str:
 
 def _write_audit(file: Path, config: ScoreConfig, outcomes: "list[Outcome]") -> None:
     """One object an example: all it takes to score it by hand."""
+    from sce.records import finite
+
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w", encoding="utf-8") as stream:
         for outcome in outcomes:
@@ -166,7 +197,8 @@ def _write_audit(file: Path, config: ScoreConfig, outcomes: "list[Outcome]") -> 
                 "answer_ids": example.target_ids.tolist() if gold else list(outcome.answer_ids),
                 "scores": [[round(float(s), 9) for s in layer] for layer in scores],
             }
-            stream.write(json.dumps(row) + "\n")
+            # NaN, where the scorer did not keep the example, becomes null.
+            stream.write(json.dumps(finite(row)) + "\n")
 
 
 def cli() -> None:

@@ -91,8 +91,8 @@ def _module(config: TrainConfig, parts: "Parts", known: "RunFacts") -> "SceModul
     model = model_builder(parts, config.lora)()
     # Greedy scores of the reference split cost a decoding; they are made where they are compared.
     path = config.reference.path
-    greedy = config.mode == "greedy" or (path is not None and greedy_sibling(Path(path)))
-    modes = ("teacher_forced", "greedy") if greedy else ("teacher_forced",)
+    beside = path is not None and config.mode != "greedy" and greedy_sibling(Path(path))
+    modes = (config.mode, "greedy") if beside else (config.mode,)
     return SceModule(
         lambda: model,
         parts.detokenize,

@@ -32,7 +32,7 @@ def config(**changes) -> LlamaConfig:
     return LlamaConfig(**{**values, **changes})
 
 
-def build(attn_implementation: str = "sce_sdpa") -> LlamaForCausalLM:
+def build(attn_implementation: str = "sce_fused") -> LlamaForCausalLM:
     """The model, in float32 and eval mode."""
     model = LlamaForCausalLM._from_config(config(), attn_implementation=attn_implementation)
     with torch.no_grad():

@@ -8,7 +8,6 @@ a space, so that an answer's first token can be the very token that stands in th
 
 import hashlib
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,13 +16,32 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from sce.data import prompt
+from sce.data.chat import Turn
 from sce.data.example import Document, Example, Span
 from sce.data.join import Joiner
+from sce.data.locate import Joined, Located, Whole, evidence_positions
 from sce.data.prompt import Piece
 from sce.errors import InputError
 
 OPENING = "Answer:"
-_BODY, _REPLY = "<<sce-body>>", "<<sce-reply>>"
+NULL_QUESTION = "N/A"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Where the question stands, and the same prompt with a null question in its place."""
+
+    question: np.ndarray
+    """int32 [2]: first prompt position of the question, and the one after its last."""
+    gold: np.ndarray
+    """int32 [gold documents, 2]: the same of every document that holds evidence, its title
+    included."""
+    null_start: int
+    """Tokens that the prompt with the null question shares with this one, from its beginning."""
+    null_ids: np.ndarray
+    """int32 [null]: what follows them, up to the end of the null question."""
+    num_null: int
+    """How many of `null_ids`, the last, are the null question's own."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +65,8 @@ class Encoded:
     cited: np.ndarray
     """int32 [target]: the evidence span of the document whose label a target token is part of, or
     -1; only citations have others."""
+    asked: Asked | None = None
+    """Where the question and the gold documents stand; what `query_focused` reads."""
 
     @property
     def num_tokens(self) -> int:
@@ -74,46 +94,8 @@ class Encoder:
             )
         self.tokenizer = tokenizer
         self._joiner = Joiner(tokenizer)
-        self._prefix, self._suffix = self._template()
-        self.end_id = self._end_of_turn()
-
-    def _chat(self, messages: list[dict[str, str]], generate: bool) -> str:
-        # enable_thinking: Qwen3's switch; date_string: Llama 3's day, or every day would have a
-        # prompt of its own. Templates without them ignore the names.
-        return self.tokenizer.apply_chat_template(  # type: ignore[return-value]
-            messages,
-            tokenize=False,
-            add_generation_prompt=generate,
-            enable_thinking=False,
-            date_string="01 Jan 2026",
-        )
-
-    def _template(self) -> tuple[str, str]:
-        """What the chat template puts before and after the user's text."""
-        if self.tokenizer.chat_template is None:
-            starts = self.tokenizer("a")["input_ids"][0] == self.tokenizer.bos_token_id
-            return (str(self.tokenizer.bos_token) if starts else ""), f"\n\n{OPENING}"
-        parts = self._chat([{"role": "user", "content": _BODY}], generate=True).split(_BODY)
-        if len(parts) != 2:
-            raise InputError(
-                f"{self.tokenizer.name_or_path}: "
-                "its chat template does not show the user's text once"
-            )
-        return parts[0], parts[1] + OPENING
-
-    def _end_of_turn(self) -> int:
-        """The first token after an assistant's reply, else the end of the sequence."""
-        if self.tokenizer.chat_template is not None:
-            turns = [{"role": "user", "content": _BODY}, {"role": "assistant", "content": _REPLY}]
-            tail = self._chat(turns, generate=False).partition(_REPLY)[2]
-            ids = self.tokenizer(tail, add_special_tokens=False)["input_ids"]
-            if ids and ids[0] in self.tokenizer.all_special_ids:
-                return int(ids[0])
-        if self.tokenizer.eos_token_id is None:
-            raise InputError(
-                f"{self.tokenizer.name_or_path}: no token ends an answer (no eos_token)"
-            )
-        return int(self.tokenizer.eos_token_id)  # pyright: ignore[reportArgumentType]
+        turn = Turn.of(tokenizer)
+        self._prefix, self._suffix, self.end_id = turn.before, turn.after + OPENING, turn.end_id
 
     @property
     def sha256(self) -> str:
@@ -184,14 +166,8 @@ class Encoder:
                 with the prompt's last token.
         """
         pieces = self._pieces(example)
-        ids = self._joiner.join(pieces)
-        if ids is None:
-            ids, offsets = self._whole(pieces)
-            positions = _in_whole(pieces, offsets, example.evidence)
-            before, last = ids, Piece("".join(piece.text for piece in pieces), "", "")
-        else:
-            positions = self._in_pieces(pieces, example.evidence)
-            before, last = self._joiner.ids(pieces[-1]), pieces[-1]
+        located = self._locate(pieces)
+        positions = [_content(located, span) for span in example.evidence]
         for span, found in zip(example.evidence, positions, strict=True):
             if not found:
                 raise InputError(
@@ -200,34 +176,49 @@ class Encoder:
                 )
         needle_of = {p: n for n in reversed(range(len(positions))) for p in positions[n]}
         evidence = sorted(needle_of)
-        target_ids, cited = self._target(example, last, before)  # type: ignore[arg-type]
+        target_ids, cited = self._target(example, *located.last())
         return Encoded(
             id=example.id,
             task=example.task,
-            prompt_ids=ids,
+            prompt_ids=located.ids,
             target_ids=target_ids,
             end_id=self.end_id,
             evidence=np.asarray(evidence, dtype=np.int32),
             answers=example.gold,
             needles=np.asarray([needle_of[p] for p in evidence], dtype=np.int32),
             cited=cited,
+            asked=self._asked(example, located),
         )
 
-    def _in_pieces(self, pieces: Sequence[Piece], evidence: Sequence[Span]) -> list[list[int]]:
-        """Prompt positions of every span, through the offsets of its document's piece alone."""
-        starts = np.cumsum([0, *(len(self._joiner.ids(p)) for p in pieces)])  # type: ignore[arg-type]
-        at = {piece.document: n for n, piece in enumerate(pieces) if piece.document is not None}
-        offsets = {}
-        found = []
-        for span in evidence:
-            index = at[span.document]
-            piece = pieces[index]
-            if index not in offsets:
-                offsets[index] = self._joiner.offsets(piece)
-            bounds = (piece.offset + span.start, piece.offset + span.end)
-            positions = evidence_positions(piece.text, offsets[index], [bounds])
-            found.append([int(starts[index]) + position for position in positions])
-        return found
+    def _locate(self, pieces: Sequence[Piece]) -> Located:
+        ids = self._joiner.join(pieces)
+        if ids is None:
+            return Whole(pieces, *self._whole(pieces))
+        return Joined(pieces, ids, self._joiner)
+
+    def _asked(self, example: Example, located: Located) -> Asked:
+        """The question's tokens, the gold documents', and those of the null question."""
+        begin = len(prompt.QUESTION)
+        last = len(located.pieces) - 1
+        first, end = located.span(last, begin, begin + len(example.question))
+        nulled = self._locate(self._pieces(replace(example, question=NULL_QUESTION)))
+        null_first, null_end = nulled.span(last, begin, begin + len(NULL_QUESTION))
+        most = min(first, null_first)
+        same = located.ids[:most] == nulled.ids[:most]
+        start = most if same.all() else int(same.argmin())
+        documents = {span.document for span in example.evidence}
+        gold = [
+            located.span(index, 0, len(piece.text))
+            for index, piece in enumerate(located.pieces)
+            if piece.document in documents
+        ]
+        return Asked(
+            question=np.asarray([first, end], dtype=np.int32),
+            gold=np.asarray(gold, dtype=np.int32),
+            null_start=start,
+            null_ids=nulled.ids[start:null_end],
+            num_null=null_end - null_first,
+        )
 
     def _target(
         self, example: Example, last: Piece, alone: np.ndarray
@@ -253,40 +244,9 @@ class Encoder:
         return np.asarray(ids, dtype=np.int32), cited
 
 
-def _in_whole(
-    pieces: Sequence[Piece], offsets: list[tuple[int, int]], evidence: Sequence[Span]
-) -> list[list[int]]:
-    """Prompt positions of every span, through the offsets of the whole prompt."""
-    text = "".join(piece.text for piece in pieces)
-    begins, at = {}, 0
-    for piece in pieces:
-        if piece.document is not None:
-            begins[piece.document] = at + piece.offset
-        at += len(piece.text)
-    bounds = [(begins[s.document] + s.start, begins[s.document] + s.end) for s in evidence]
-    return [evidence_positions(text, offsets, [bound]) for bound in bounds]
-
-
-def evidence_positions(
-    text: str, offsets: list[tuple[int, int]], spans: list[tuple[int, int]]
-) -> list[int]:
-    """Tokens that overlap a span by more than white space or punctuation, ascending.
-
-    Args:
-        text: what was tokenized.
-        offsets: (start, end) characters of every token, as the tokenizer gives them.
-        spans: (start, end) characters of the evidence.
-    """
-    bounds = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
-    positions = set()
-    for start, end in spans:
-        for position in np.flatnonzero((bounds[:, 0] < end) & (start < bounds[:, 1])).tolist():
-            overlap = text[max(start, bounds[position, 0]) : min(end, bounds[position, 1])]
-            if any(_is_content(character) for character in overlap):
-                positions.add(position)
-    return sorted(positions)
-
-
-def _is_content(character: str) -> bool:
-    """Neither white space nor punctuation (Unicode categories Z, C and P)."""
-    return not character.isspace() and unicodedata.category(character)[0] not in "ZPC"
+def _content(located: Located, span: Span) -> list[int]:
+    """Prompt positions of a span of a document's text, ascending."""
+    index = located.documents[span.document]
+    piece, (offsets, shift) = located.pieces[index], located.offsets(index)
+    bounds = (piece.offset + span.start, piece.offset + span.end)
+    return [shift + position for position in evidence_positions(piece.text, offsets, [bounds])]

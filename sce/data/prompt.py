@@ -30,6 +30,9 @@ _INSTRUCTIONS = {
 }
 
 
+QUESTION = "Question: "
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """A run of the prompt's text."""
@@ -78,5 +81,5 @@ def render(example: Example) -> list[Piece]:
         if labelled:
             pieces.append(label(number))
         pieces.append(body(document, labelled=labelled, last=number == count))
-    pieces.append(Piece(f"Question: {example.question}", "\n", ""))
+    pieces.append(Piece(f"{QUESTION}{example.question}", "\n", ""))
     return pieces

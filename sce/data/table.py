@@ -16,7 +16,7 @@ import datasets
 import numpy as np
 from datasets.arrow_writer import ArrowWriter
 
-from sce.data.encode import Encoded, Encoder
+from sce.data.encode import Asked, Encoded, Encoder
 from sce.data.example import Document, Example
 from sce.data.recipe import Recipe
 from sce.data.splits import gold_documents
@@ -25,7 +25,7 @@ from sce.metrics import normalize
 
 SHARD = 256
 CARD = "card.json"
-SCHEMA = "sce.data/1"
+SCHEMA = "sce.data/2"
 _INTS = datasets.Sequence(datasets.Value("int32"))
 _FEATURES = datasets.Features(
     {
@@ -37,6 +37,11 @@ _FEATURES = datasets.Features(
         "evidence": _INTS,
         "needles": _INTS,
         "cited": _INTS,
+        "question": _INTS,
+        "gold": _INTS,
+        "null_start": datasets.Value("int32"),
+        "null_ids": _INTS,
+        "num_null": datasets.Value("int32"),
         "answers": datasets.Sequence(datasets.Value("string")),
         "num_documents": datasets.Value("int32"),
         "depth": datasets.Value("float32"),
@@ -123,6 +128,13 @@ class EncodedTable(Sequence[Encoded]):
             answers=tuple(str(answer) for answer in row["answers"]),
             needles=ints("needles"),
             cited=ints("cited"),
+            asked=Asked(
+                question=ints("question"),
+                gold=ints("gold").reshape(-1, 2),
+                null_start=int(row["null_start"]),
+                null_ids=ints("null_ids"),
+                num_null=int(row["num_null"]),
+            ),
         )
 
     def __iter__(self) -> Iterator[Encoded]:
@@ -153,7 +165,8 @@ def write_shard(recipe: Recipe, encoder: Encoder, folder: Path, shard: int) -> i
 
 def _row(example: Example, encoded: Encoded) -> dict[str, Any]:
     content = example.to_json()
-    gold = gold_documents(example)
+    gold, asked = gold_documents(example), encoded.asked
+    assert asked is not None
 
     def texts(documents: Iterable[Document]) -> set[int]:
         return {_key(f"text {document.text}") for document in documents}
@@ -167,6 +180,11 @@ def _row(example: Example, encoded: Encoded) -> dict[str, Any]:
         "evidence": encoded.evidence,
         "needles": encoded.needles,
         "cited": encoded.cited,
+        "question": asked.question,
+        "gold": asked.gold.ravel(),
+        "null_start": asked.null_start,
+        "null_ids": asked.null_ids,
+        "num_null": asked.num_null,
         "answers": list(encoded.answers),
         "num_documents": len(example.documents),
         "depth": encoded.depth,

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sce.heads.trace import Trace
+from sce.heads.trace import GREEDY, TEACHER_FORCED, Spec, Trace
 
-MODES = ("teacher_forced", "greedy")
+SPEC = Spec(modes=(TEACHER_FORCED, GREEDY))
 
 
 def score(trace: Trace) -> Float[Tensor, "layers heads"]:

@@ -1,11 +1,38 @@
-"""`Trace`: where every head looked while one answer was emitted. What all argmax scorers read."""
+"""`Trace`: what every head did while one answer was emitted; `Spec`: what a scorer needs of it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+TEACHER_FORCED, GREEDY, PREFILL = "teacher_forced", "greedy", "prefill"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """In which modes and tasks a scorer is defined, and what it reads."""
+
+    modes: tuple[str, ...]
+    """teacher_forced: the gold answer is fed; greedy: what the model emits; prefill: no answer."""
+    tasks: tuple[str, ...] | None = None
+    """None: every task."""
+    writes: bool = False
+    """Whether it reads `Trace.written`."""
+    question: bool = False
+    """Whether it reads `Trace.mass` and `Trace.null_mass`."""
+    max_new_tokens: int | None = None
+    """Greedy tokens where the user asks for no number; None: the task's."""
+
+    def refusal(self, name: str, mode: str, task: str) -> str | None:
+        """Why this scorer cannot be used so; None if it can."""
+        if mode not in self.modes:
+            return f"scorer={name} is defined for mode={', '.join(self.modes)}, not {mode}"
+        if self.tasks is not None and task not in self.tasks:
+            return f"scorer={name} is defined for data={', '.join(self.tasks)}, not {task}"
+        return None
 
 
 @dataclass(frozen=True)
@@ -23,16 +50,43 @@ class Trace:
     """The prompt's tokens, in the same numbering as `emitted` (see `canonical_ids`)."""
     evidence: Int[Tensor, " evidence"]
     """Prompt positions of the evidence E, ascending."""
+    needles: Int[Tensor, " evidence"] | None = None
+    """Which evidence span each position of E belongs to."""
+    cited: Int[Tensor, " steps"] | None = None
+    """The evidence span of the document whose label y_t is part of; NO_CITATION where it is part of
+    none, WRONG_CITATION where that document is not one to cite."""
+    pieces: tuple[str, ...] = ()
+    """The text of each emitted token by itself."""
+    text: Callable[[int], str] | None = None
+    """The text of the first so many emitted tokens."""
+    answers: tuple[str, ...] = ()
+    """The right answers."""
+    written: Float[Tensor, "layers heads steps"] | None = None
+    """What each head writes along the unembedding of y_t (sce.model.reads.Write)."""
+    mass: Float[Tensor, "layers heads"] | None = None
+    """Attention from a token of the question to the gold documents, mean over the question."""
+    null_mass: Float[Tensor, "layers heads"] | None = None
+    """The same under the null question."""
+
+    @cached_property
+    def in_evidence(self) -> Bool[Tensor, "layers heads steps"]:
+        """Whether j*_t(h) lies in E."""
+        return self.span_looked_at >= 0
+
+    @cached_property
+    def span_looked_at(self) -> Int[Tensor, "layers heads steps"]:
+        """The evidence span that j*_t(h) lies in, else -1; 0 where spans are not told apart."""
+        span = torch.full((len(self.prompt),), -1, dtype=torch.long)
+        span[self.evidence] = 0 if self.needles is None else self.needles
+        in_prompt = (self.looked_at >= 0) & (self.looked_at < len(self.prompt))
+        return torch.where(in_prompt, span[self.looked_at.clamp(0, len(self.prompt) - 1)], -1)
 
     @cached_property
     def copied(self) -> Bool[Tensor, "layers heads steps"]:
         """Whether j*_t(h) lies in E and holds the token y_t."""
-        in_prompt = (self.looked_at >= 0) & (self.looked_at < len(self.prompt))
         position = self.looked_at.clamp(0, len(self.prompt) - 1)
-        is_evidence = torch.zeros(len(self.prompt), dtype=torch.bool, device=self.prompt.device)
-        is_evidence[self.evidence] = True
         same = (self.prompt[position] == self.emitted) & (self.emitted >= 0)
-        return in_prompt & is_evidence[position] & same
+        return self.in_evidence & same
 
 
 def canonical_ids(surfaces: list[str]) -> Int[Tensor, " vocabulary"]:

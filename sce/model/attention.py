@@ -10,7 +10,8 @@ function here for every layer. It hands on to the fused kernel, and it does two 
 - A single query row (a decoding step) is computed explicitly, grouped by key-value head: its logits
   are then at hand for the probe (sce.model.capture) at no extra reading of the cache.
 
-A module attribute `sce_probe`, where set, is shown the rows it wants.
+A module attribute `sce_probe`, where set, is shown the rows it wants; `sce_query_edit`, where set,
+is a function that the queries go through first (knockout by uniform attention).
 """
 
 import sys
@@ -30,11 +31,13 @@ from transformers.modeling_flash_attention_utils import _flash_attention_forward
 
 from sce.errors import InputError
 from sce.model.masks import CausalRows, tell_rows
+from sce.model.rows import How, attend, mix, row_logits, row_weights
 
-# Backend -> the name it is registered under. Without "flash" in it: transformers takes such names
-# for kernels that it has to load itself.
+# Backend -> the name it is registered under. Without "flash" in it (transformers takes such names
+# for kernels that it has to load itself) and without "sdpa" (it refuses such names for models that
+# cap their logits or have sinks, which are worked out explicitly here).
 IMPLEMENTATIONS = {
-    "sdpa": "sce_sdpa",
+    "sdpa": "sce_fused",
     "eager": "sce_eager",
     "flash_attention_2": "sce_fa2",
     "flash_attention_3": "sce_fa3",
@@ -114,53 +117,36 @@ def attention(  # noqa: PLR0913 - the signature is transformers'
                 "heads can be scored under causal attention with transformers' own masks only"
             )
         return kernel(query, key, value, attention_mask)
-    cap, sinks = kwargs.get("softcap"), kwargs.get("s_aux")
-    if backend == "sdpa" and (cap is not None or sinks is not None):
-        raise InputError(
-            "this model caps its attention logits or has sinks, which SDPA cannot do; use "
-            "attention=eager, or flash_attention_2 on a GPU"
-        )
-    single = query.shape[2] == 1 and not torch.is_grad_enabled() and sinks is None
-    if single and backend != "eager":
-        logits = row_logits(query, key, scale, cap)
-        if attention_mask.last_row_bias is not None:
-            logits = logits + attention_mask.last_row_bias
-        if probe is not None:
-            probe.see(module, logits, attention_mask)
-        return _mix(logits, value), None
+    edit = getattr(module, "sce_query_edit", None)
+    if edit is not None:
+        query = edit(query)
+    how = (scale, kwargs.get("softcap"), kwargs.get("s_aux"))
+    if query.shape[2] == 1 and not torch.is_grad_enabled() and backend != "eager":
+        return _single(module, query, key, value, attention_mask, how), None
     if probe is not None:
-        probe.recompute(module, query, key, attention_mask, scale, cap)
+        probe.recompute(module, query, key, value, attention_mask, how)
     if backend == "eager":
         return kernel(query, key, value, _additive(attention_mask, query.dtype))
-    if backend == "sdpa":
-        return _without_dense_mask(kernel, query, key, value, attention_mask), None
-    return kernel(query, key, value, attention_mask.padding)
+    if backend != "sdpa":
+        return kernel(query, key, value, attention_mask.padding)
+    if how[1:] != (None, None):  # SDPA has neither caps nor sinks
+        rows = partial(_explicit, query, key, value, how)
+        return _by_chunks(rows, attention_mask), None
+    return _without_dense_mask(kernel, query, key, value, attention_mask), None
 
 
-def row_logits(
-    query: Float[Tensor, "batch heads rows dim"],
-    key: Float[Tensor, "batch kv_heads keys dim"],
-    scale: float,
-    cap: float | None = None,
-) -> Float[Tensor, "batch heads rows keys"]:
-    """Q k^T in float32, each key-value head read once for the query heads that share it."""
-    batch, heads, rows, dim = query.shape
-    kv_heads, keys = key.shape[1], key.shape[2]
-    grouped = query.reshape(batch, kv_heads, heads // kv_heads * rows, dim).float() * scale
-    with torch.autocast(query.device.type, enabled=False):  # which would make it bfloat16 again
-        logits = (grouped @ key.float().mT).view(batch, heads, rows, keys)
-    return logits if cap is None else cap * torch.tanh(logits / cap)
-
-
-def _mix(
-    logits: Float[Tensor, "batch heads 1 keys"], value: Float[Tensor, "batch kv_heads keys dim"]
-) -> Float[Tensor, "batch 1 heads dim"]:
-    """Softmax and the weighted sum of values for one query row."""
-    batch, heads, _, keys = logits.shape
-    kv_heads = value.shape[1]
-    weights = torch.softmax(logits, dim=-1).to(value.dtype)
-    mixed = weights.view(batch, kv_heads, heads // kv_heads, keys) @ value
-    return mixed.view(batch, 1, heads, value.shape[-1])
+def _single(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: CausalRows, how: How
+) -> Float[Tensor, "batch 1 heads value_dim"]:
+    """One query row, its logits computed once for the output and the probe."""
+    scale, cap, sinks = how
+    logits = row_logits(query, key, scale, cap)
+    if mask.last_row_bias is not None:
+        logits = logits + mask.last_row_bias
+    probe = getattr(module, "sce_probe", None)
+    if probe is not None:
+        probe.see(module, logits, value, mask, sinks)
+    return mix(row_weights(logits, sinks).to(value.dtype), value).transpose(1, 2)
 
 
 def _without_dense_mask(
@@ -169,7 +155,12 @@ def _without_dense_mask(
     """SDPA by slices of real tokens where the mask is plainly causal, else by chunks of rows."""
     ranges = mask.plain_ranges
     if ranges is None:
-        return _by_chunks(kernel, q, k, v, mask)
+        return _by_chunks(
+            lambda rows, keys, visible: kernel(
+                q[:, :, rows], k[:, :, keys], v[:, :, keys], visible
+            )[0],
+            mask,
+        )
     if set(ranges) == {(0, mask.num_keys)}:
         return kernel(q, k, v, None, is_causal=True)[0]
     outputs = []
@@ -181,18 +172,26 @@ def _without_dense_mask(
     return torch.cat(outputs)
 
 
-def _by_chunks(kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, mask: CausalRows) -> Tensor:
+def _by_chunks(
+    attend: Callable[[slice, slice, Bool[Tensor, "batch 1 rows keys"]], Tensor], mask: CausalRows
+) -> Tensor:
+    """All rows, CHUNK_ROWS at a time, each chunk with the keys in its reach."""
     outputs = []
     for first in range(0, mask.num_queries, CHUNK_ROWS):
         last = min(first + CHUNK_ROWS, mask.num_queries)
         low, high = mask.keys_in_reach(first, last)
-        queries = torch.arange(first, last, device=q.device)[None]
+        queries = torch.arange(first, last, device=mask.device)[None]
         visible = mask.rows(queries, (low, high))
         # A padded query sees nothing; softmax over nothing is NaN, which would spread.
         visible = visible | ~visible.any(dim=-1, keepdim=True)
-        chunk = kernel(q[:, :, first:last], k[:, :, low:high], v[:, :, low:high], visible)[0]
-        outputs.append(chunk)
+        outputs.append(attend(slice(first, last), slice(low, high), visible))
     return torch.cat(outputs, dim=1)
+
+
+def _explicit(  # noqa: PLR0913 - what attention is made of
+    q: Tensor, k: Tensor, v: Tensor, how: How, rows: slice, keys: slice, visible: Tensor
+) -> Tensor:
+    return attend(q[:, :, rows], k[:, :, keys], v[:, :, keys], visible, how)
 
 
 def _additive(mask: CausalRows, dtype: torch.dtype) -> Float[Tensor, "batch 1 queries keys"]:

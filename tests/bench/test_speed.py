@@ -17,11 +17,13 @@ from transformers import DynamicCache
 
 from sce.data.batch import collate
 from sce.data.encode import Encoded
-from sce.decode import DecodeSettings, _generate, _Steps, decode
+from sce.decode import DecodeSettings, _Run, decode
 from sce.model import build
 from sce.model.attention import Choice
-from sce.model.capture import attention_modules, probing
+from sce.model.capture import probing
+from sce.model.projections import attention_modules
 from sce.options import ModelOptions
+from sce.tracing import Tracer
 
 pytestmark = [pytest.mark.real_model, pytest.mark.slow]
 
@@ -74,7 +76,8 @@ def ratio(rounds: int, on: Callable[[], object], off: Callable[[], object]) -> t
 
 
 STEPS = 16
-ON = DecodeSettings(max_new_tokens=STEPS + 1, fixed_steps=True, modes=("greedy",))
+ARGMAX = ("copy", "copy_needle", "insight")
+ON = DecodeSettings(max_new_tokens=STEPS + 1, fixed_steps=True, scorers=ARGMAX, modes=("greedy",))
 OFF = replace(ON, scorers=())
 
 
@@ -91,11 +94,13 @@ def decoding(model, data, cache: DynamicCache, settings: DecodeSettings) -> Call
 
     def run() -> object:
         filled = copy.deepcopy(cache)
-        modules = attention_modules(model) if settings.scorers else []
+        tracer = Tracer(model, data, settings) if settings.scorers else None
+        modules = attention_modules(model) if tracer else []
         with torch.no_grad(), probing(modules) as probe:
-            first = torch.zeros(8, 30, 9, 1, dtype=torch.long) if settings.scorers else None
-            looks = _Steps(probe, 30, first)
-            return _generate(model, data, filled, token, settings, looks)
+            answers = _Run(model, data, settings, tracer, probe).generate(filled, token)
+        if tracer is not None:
+            tracer.scores(0, answers[0])
+        return answers
 
     return run
 
@@ -117,7 +122,7 @@ def test_greedy_decoding_with_scores_against_without_and_against_generate(model)
                 do_sample=False,
                 pad_token_id=2,
             )
-        model.set_attn_implementation("sce_sdpa")
+        model.set_attn_implementation("sce_fused")
         return out
 
     on = decoding(model, data, cache, ON)
@@ -131,10 +136,15 @@ def test_greedy_decoding_with_scores_against_without_and_against_generate(model)
 
 
 def test_a_teacher_forced_forward_with_scores_against_without(model):
-    """4,096 tokens, 8 scored rows."""
-    data = batch(1, 4096)
-    settings = DecodeSettings(max_new_tokens=0, modes=("teacher_forced",))
-    off = replace(settings, scorers=())
-    cost, off_s = ratio(16, lambda: decode(model, data, settings), lambda: decode(model, data, off))
-    print(f"\nteacher-forced forward: {off_s:.2f} s, scores on / off: {cost:.3f}")
-    assert cost <= 1.01
+    """8,192 tokens, 8 scored rows: all scorers that look, and `ov_write`."""
+    data = batch(1, 8192)
+    argmax = DecodeSettings(max_new_tokens=0, scorers=ARGMAX, modes=("teacher_forced",))
+    write, off = replace(argmax, scorers=("ov_write",)), replace(argmax, scorers=())
+    for name, settings, most, rounds in (("argmax", argmax, 1.01, 12), ("ov_write", write, 1.1, 6)):
+        cost, off_s = ratio(
+            rounds,
+            lambda settings=settings: decode(model, data, settings),
+            lambda: decode(model, data, off),
+        )
+        print(f"\nteacher-forced forward: {off_s:.2f} s, {name} on / off: {cost:.3f}")
+        assert cost <= most

@@ -20,7 +20,7 @@ from sce.train import train
 
 pytestmark = [pytest.mark.real_model, pytest.mark.slow]
 CHECK = Path(__file__).with_name("independent_check.py")
-SHIPPED = sorted((CONF / "reference" / "smollm2-sample").glob("*.json"))
+SHIPPED = sorted((CONF / "reference" / "smollm2-sample" / "mdqa").glob("*.json"))
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,9 @@ from transformers import (
 
 from sce.errors import InputError
 from sce.model import attention
-from sce.model.capture import attention_modules, probing
+from sce.model.capture import probing
+from sce.model.projections import attention_modules
+from sce.model.reads import LookedAt
 
 SMALL = {
     "hidden_size": 48,
@@ -77,14 +79,13 @@ def eager_argmax(name: str, padding: str) -> tuple[torch.Tensor, torch.Tensor]:
 def probed(name: str, padding: str, backend: str) -> tuple[torch.Tensor, torch.Tensor]:
     model = build(name, attention.IMPLEMENTATIONS[backend])
     with torch.no_grad(), probing(attention_modules(model)) as probe:
-        probe.rows = torch.arange(ROWS.start, ROWS.stop).expand(3, -1)
+        probe.reads = {"at": LookedAt(torch.arange(ROWS.start, ROWS.stop).expand(3, -1))}
         out = model(**inputs(padding), use_cache=False)
-        return probe.take(3), out.logits
+        return probe.take(3)["at"], out.logits
 
 
 def backends(name: str) -> list[str]:
-    # SDPA has no soft-capping; see test_soft_capping_under_sdpa_is_refused.
-    return ["eager"] if name.startswith("soft") else ["sdpa", "eager"]
+    return ["sdpa", "eager"]
 
 
 CASES = [
@@ -109,7 +110,7 @@ def test_prefill_rows_and_outputs_agree_with_eager(name, padding, backend):
 @pytest.mark.parametrize("own_cache", [True, False], ids=["full cache", "model's cache"])
 def test_decoding_steps_agree_with_eager(name, padding, own_cache):
     expected, logits = eager_argmax(name, padding)
-    model, batch = build(name, "sce_sdpa"), inputs(padding)
+    model, batch = build(name, "sce_fused"), inputs(padding)
     # The model's own cache drops keys outside the window: indices must be shifted back.
     cache = DynamicCache() if own_cache else DynamicCache(config=model.config)
     mask, positions = batch.get("attention_mask"), batch.get("position_ids")
@@ -117,7 +118,8 @@ def test_decoding_steps_agree_with_eager(name, padding, own_cache):
     with torch.no_grad(), probing(attention_modules(model)) as probe:
         for step in range(ROWS.start, ROWS.stop):
             start = 0 if step == ROWS.start else step
-            probe.rows = torch.full((3, 1), step) if start == 0 else None
+            rows = torch.full((3, 1), step) if start == 0 else None
+            probe.reads = {"at": LookedAt(rows)}
             out = model(
                 input_ids=batch["input_ids"][:, start : step + 1],
                 attention_mask=None if mask is None else mask[:, : step + 1],
@@ -125,7 +127,7 @@ def test_decoding_steps_agree_with_eager(name, padding, own_cache):
                 past_key_values=cache,
                 use_cache=True,
             )
-            found.append(probe.take(3))
+            found.append(probe.take(3)["at"])
             step_logits.append(out.logits[:, -1])
     assert torch.equal(torch.cat(found, dim=-1), expected)
     torch.testing.assert_close(
@@ -209,11 +211,13 @@ def long_batch():
 
 @pytest.mark.parametrize("name", ["llama", "sliding window"])
 def test_no_tensor_of_keys_by_keys_is_made(name):
-    model = build(name, "sce_sdpa")
+    model = build(name, "sce_fused")
     with torch.no_grad(), probing(attention_modules(model)) as probe, NoSquares(LENGTH - 100):
-        probe.rows = torch.arange(LENGTH - 8, LENGTH).expand(2, -1)
+        probe.reads = {"at": LookedAt(torch.arange(LENGTH - 8, LENGTH).expand(2, -1))}
         cache = DynamicCache()
         model(**long_batch(), past_key_values=cache, use_cache=True)
+        probe.take(3)
+        probe.reads = {"at": LookedAt(None)}
         mask = torch.nn.functional.pad(long_batch()["attention_mask"], (0, 1), value=1)
         model(
             input_ids=torch.ones(2, 1, dtype=torch.long),
@@ -226,7 +230,7 @@ def test_no_tensor_of_keys_by_keys_is_made(name):
 
 @pytest.mark.parametrize("name", ["llama", "sliding window"])
 def test_no_tensor_of_keys_by_keys_is_made_in_training(name):
-    model = build(name, "sce_sdpa").train()
+    model = build(name, "sce_fused").train()
     with NoSquares(LENGTH - 100):
         model(**long_batch(), use_cache=False, logits_to_keep=4).logits.sum().backward()
 
@@ -243,20 +247,13 @@ def test_that_check_fails_under_output_attentions():
 
 def test_gradients_equal_those_of_stock_sdpa():
     gradients = []
-    for implementation in ("sdpa", "sce_sdpa"):
+    for implementation in ("sdpa", "sce_fused"):
         model = build("llama", implementation).train()
         batch = inputs("left")
         logits = model(**batch, use_cache=False).logits
         (logits * batch["attention_mask"][..., None]).square().sum().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-3, rtol=1e-3)
-
-
-def test_soft_capping_under_sdpa_is_refused():
-    query = torch.ones(1, 4, 5, 16)
-    mask = attention.tell_rows(1, 5, 5, mask_function=causal_only)
-    with pytest.raises(InputError, match="attention=eager"):
-        attention.attention("sdpa", torch.nn.Module(), query, query, query, mask, softcap=20.0)
 
 
 def test_a_model_outside_the_attention_interface_is_refused():
@@ -334,8 +331,9 @@ def test_flash_attention_agrees_with_eager(padding):
     model = build("llama", "sce_fa2").to("cuda", torch.bfloat16)
     batch = {name: tensor.cuda() for name, tensor in inputs(padding).items()}
     with torch.no_grad(), probing(attention_modules(model)) as probe:
-        probe.rows = torch.arange(ROWS.start, ROWS.stop, device="cuda").expand(3, -1)
+        rows = torch.arange(ROWS.start, ROWS.stop, device="cuda").expand(3, -1)
+        probe.reads = {"at": LookedAt(rows)}
         model(**batch, use_cache=False)
-        found = probe.take(3).cpu()
+        found = probe.take(3)["at"].cpu()
     agreement = (found == eager_argmax("llama", padding)[0]).float().mean()
     assert agreement > 0.9  # bfloat16 moves near-ties

@@ -11,9 +11,10 @@ import torch
 from callbacks import HeadHeatmap, RecallAccuracyCorrelation, RetrievalHeadRecall, Throughput
 from sce.decode import DecodeSettings
 from sce.errors import InputError
-from sce.module import Prediction, SceModule, Validation
+from sce.module import SceModule
 from sce.options import OptimizerOptions
 from sce.records import HeadScores
+from sce.validation import Place, Prediction, Validation
 from test_records import FACTS
 
 KEY = ("copy", "teacher_forced")
@@ -51,9 +52,12 @@ def reference_file(folder: Path, scores: np.ndarray, **provenance) -> str:
 
 
 def validation(step: int, f1: list[float], scores: np.ndarray) -> Validation:
-    predictions = tuple(Prediction(str(n), "", value, 0.0) for n, value in enumerate(f1))
-    ids = tuple(str(n) for n in range(len(scores)))
-    return Validation(step, predictions, 1.0, ids, {KEY: scores})
+    predictions = tuple(
+        Prediction(str(n), "", value, 0.0, place=Place(str(n), 0.5, 100))
+        for n, value in enumerate(f1)
+    )
+    places = tuple(Place(str(n), n / len(scores), 100) for n in range(len(scores)))
+    return Validation(step, predictions, 1.0, places, {KEY: scores})
 
 
 def maps(*heads: tuple[int, int], examples: int = 4) -> np.ndarray:
@@ -120,7 +124,12 @@ def test_without_a_reference_heads_are_counted_and_written(module):
     callback.setup(module.trainer, module, "fit")
     module.last_validation = validation(0, [0.0], maps((0, 0)))
     callback.on_validation_end(module.trainer, module)
-    assert metrics(module) == {"heads/num_heads": 1}
+    assert metrics(module) == {
+        "heads/num_heads": 1,
+        "heads/num_heads_low": 1,
+        "heads/num_heads_high": 1,
+        "heads/num_examples": 4,
+    }
 
 
 def test_the_untuned_model_s_scores_survive_a_checkpoint(module, tmp_path):

@@ -37,7 +37,7 @@ def planted_only(scores: torch.Tensor) -> bool:
     return torch.equal(scores, expected)
 
 
-@pytest.mark.parametrize("implementation", ["sce_sdpa", "sce_eager"])
+@pytest.mark.parametrize("implementation", ["sce_fused", "sce_eager"])
 @pytest.mark.parametrize("mode", ["teacher_forced", "greedy"])
 def test_planted_head_scores_one_and_all_others_zero(implementation, mode):
     model = planted.build(implementation)
@@ -108,7 +108,7 @@ def test_greedy_answers_equal_transformers_generate(tiny_folder):
         example(rng.integers(2, 800, size=n).tolist(), [1], [5], 1, str(n)) for n in (30, 41, 17)
     ]
     batch = collate(examples)
-    model = AutoModelForCausalLM.from_pretrained(tiny_folder, attn_implementation="sce_sdpa").eval()
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder, attn_implementation="sce_fused").eval()
     ours = decode(model, batch, DecodeSettings(max_new_tokens=12))
     model.set_attn_implementation("eager")
     prompt = batch.num_prompt

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sce.data.batch import IGNORE, collate, deal_batches
-from sce.data.encode import Encoder, evidence_positions
+from sce.data.encode import Encoder
+from sce.data.locate import evidence_positions
 from sce.data.example import Document, Example, Span
 from sce.errors import InputError
 

@@ -1,7 +1,9 @@
 """Files of head scores, references that fit or do not, and rows of a record."""
 
+import gzip
 import json
 import shlex
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,24 +86,153 @@ def test_head_scores_come_back_as_they_went_out(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("nothing", "not a HeadScores file"),
-        ('{"schema": "other/1"}', "schema 'other/1'"),
-        ("[]", "not a HeadScores file"),
-        ('{"schema": "sce.heads/1"}', "not a HeadScores file"),
+        ("nothing", "not JSON"),
+        ("", "the file is empty"),
+        ("[]", "not a HeadScores file: no JSON object"),
+        ('{"schema": "other/1"}', "schema 'other/1', not 'sce.heads/1'"),
+        ('{"0-0": [0.5]}', "schema None, not 'sce.heads/1'; for other tools' files see"),
+        ('{"schema": "sce.heads/1"}', "not a HeadScores file: scorer, mode, match, num_layers"),
+        ('{"schema": "sce.heads/1", "schema": "sce.heads/1"}', "'schema' stands in it twice"),
     ],
 )
 def test_a_file_that_is_no_head_scores_is_refused(tmp_path, content, message):
     (tmp_path / "h.json").write_text(content)
+    with pytest.raises(InputError) as error:
+        HeadScores.load(tmp_path / "h.json")
+    assert str(error.value).startswith(f"{tmp_path / 'h.json'}: ")
+    assert message in str(error.value)
+
+
+def edited(tmp_path, edit: Callable[[dict], object], **changes) -> Path:
+    """A saved file whose JSON was edited by hand."""
+    head_scores(**changes).save(tmp_path / "h.json")
+    content = json.loads((tmp_path / "h.json").read_text())
+    edit(content)
+    (tmp_path / "h.json").write_text(json.dumps(content))
+    return tmp_path / "h.json"
+
+
+def set_score(value) -> Callable[[dict], object]:
+    def edit(content):
+        content["scores"][2][1] = value
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda c: c.update(num_heads=5), "layer 0 has 4 heads, but its shape is 3 layers x 5"),
+        (lambda c: c.update(num_layers=4), "scores of 3 layers, but its shape is 4 layers x 4"),
+        (lambda c: c["scores"][2].pop(), "layer 2 has 3 heads"),
+        (lambda c: c.update(scores=0.5), "scores of no list of layers"),
+        (lambda c: c.update(scores=[1, 2, 3]), "layer 0 has no list of heads"),
+        (set_score(None), "head 2-1 has the score null"),
+        (set_score(float("nan")), "head 2-1 has the score nan"),
+        (set_score(float("-inf")), "head 2-1 has the score -inf"),
+        (set_score("0.5"), "head 2-1 has the score '0.5'"),
+        (set_score([0.5]), "head 2-1 has the score [0.5]"),
+        (set_score(0.9), "head 2-1 has the score 0.9, but"),
+        (lambda c: c["base_scores"][0].pop(), "base_scores: layer 0 has 3 heads"),
+        (lambda c: c["base_scores"][1].__setitem__(3, None), "base_scores: head 1-3 has"),
+        (lambda c: c.update(num_examples=0), "num_examples is 0, not a whole number >= 1"),
+        (lambda c: c.update(num_examples=-5), "num_examples is -5"),
+        (lambda c: c.update(num_examples=5.0), "num_examples is 5.0"),
+        (lambda c: c.update(num_examples=True), "num_examples is True"),
+        (lambda c: c.update(num_examples=4), "h.npz has 5 examples, but num_examples is 4"),
+        (lambda c: c.update(num_layers="3"), "num_layers is '3'"),
+        (lambda c: c.update(mode="forced"), "mode is 'forced', not one of teacher_forced, greedy"),
+        (lambda c: c.update(match="fuzzy"), "match is 'fuzzy', not one of exact, surface"),
+        (lambda c: c.update(scorer=3), "scorer is 3, not a name"),
+        (lambda c: c.update(provenance=[1]), "provenance or reliability is no JSON object"),
+        (lambda c: c["provenance"].update(members=["x"]), "members or adapter is no JSON object"),
+        (lambda c: c["provenance"].update(adapter="x"), "members or adapter is no JSON object"),
+        (lambda c: c.pop("match"), "match missing"),
+    ],
+)
+def test_a_hand_edited_file_is_refused_and_the_head_is_named(tmp_path, edit, message):
+    file = edited(tmp_path, edit, base_scores=np.ones((3, 4)))
+    with pytest.raises(InputError) as error:
+        HeadScores.load(file)
+    assert str(error.value).startswith(f"{file}: ")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.98])
+def test_a_truncated_file_is_called_so(tmp_path, share):
+    head_scores().save(tmp_path / "h.json")
+    text = (tmp_path / "h.json").read_text()
+    (tmp_path / "h.json").write_text(text[: int(share * len(text))])
+    with pytest.raises(InputError, match=r"h\.json: truncated: its JSON breaks off in line \d+"):
+        HeadScores.load(tmp_path / "h.json")
+
+
+def partly_nan(rows):
+    rows[2, 1, 3] = np.nan
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows[:, :2], r"h.npz has shape \(5, 2, 4\), not \(examples, \*\(3, 4\)\)"),
+        (lambda rows: rows[0], r"h.npz has shape \(3, 4\)"),
+        (lambda rows: rows[:3], "h.npz has 3 examples, but num_examples is 5"),
+        (lambda rows: rows + 2e-6, "head 0-0 has the score .* on average over the examples in"),
+        (partly_nan, "h.npz: head 1-3 has a score that is no finite number"),
+        (lambda rows: rows * np.nan, "h.npz: no example was kept"),
+        (lambda rows: rows.astype(str), "h.npz holds no per-example scores"),
+    ],
+)
+def test_per_example_scores_of_another_set_are_refused(tmp_path, change, message):
+    saved = head_scores()
+    saved.save(tmp_path / "h.json")
+    np.savez_compressed(tmp_path / "h.npz", scores=change(saved.per_example))
     with pytest.raises(InputError, match=message):
         HeadScores.load(tmp_path / "h.json")
 
 
-def test_scores_of_another_shape_than_stated_are_refused(tmp_path):
+def test_an_npz_that_is_none_is_refused(tmp_path):
     head_scores().save(tmp_path / "h.json")
-    content = json.loads((tmp_path / "h.json").read_text())
-    (tmp_path / "h.json").write_text(json.dumps({**content, "num_heads": 5}))
-    with pytest.raises(InputError, match="shape"):
+    whole = (tmp_path / "h.npz").read_bytes()
+    for data in (b"", b"no zip", whole[: len(whole) // 2]):
+        (tmp_path / "h.npz").write_bytes(data)
+        with pytest.raises(InputError, match=r"h\.npz (holds no|is no whole)"):
+            HeadScores.load(tmp_path / "h.json")
+    np.savez(tmp_path / "h.npz", other=np.ones(3))
+    with pytest.raises(InputError, match="holds no per-example scores"):
         HeadScores.load(tmp_path / "h.json")
+
+
+def test_rows_that_the_scorer_did_not_keep_are_left_out_of_the_mean(tmp_path):
+    rows = np.random.default_rng(0).random((5, 3, 4))
+    rows[[1, 3]] = np.nan
+    kept = np.nanmean(rows, axis=0)
+    for count in (5, 3):
+        head_scores(per_example=rows, scores=kept, num_examples=count).save(tmp_path / "h.json")
+        loaded = HeadScores.load(tmp_path / "h.json")
+        assert np.isnan(loaded.per_example).all(axis=(1, 2)).tolist() == [0, 1, 0, 1, 0]
+        np.testing.assert_allclose(loaded.scores, kept, atol=1e-9)
+    head_scores(per_example=rows, scores=kept * 3 / 5).save(tmp_path / "h.json")
+    with pytest.raises(InputError, match="on average over the examples"):
+        HeadScores.load(tmp_path / "h.json")
+
+
+def test_a_json_without_its_npz_and_one_that_is_gzipped_load(tmp_path):
+    head_scores().save(tmp_path / "h.json")
+    (tmp_path / "h.npz").unlink()
+    assert HeadScores.load(tmp_path / "h.json").per_example is None
+    (tmp_path / "h.json.gz").write_bytes(gzip.compress((tmp_path / "h.json").read_bytes()))
+    np.testing.assert_allclose(
+        HeadScores.load(tmp_path / "h.json.gz").scores, HeadScores.load(tmp_path / "h.json").scores
+    )
+
+
+def test_only_an_imported_set_may_have_no_examples(tmp_path):
+    imported = {"imported_from": "qr.json", "file_sha256": "0"}
+    head_scores(num_examples=0, per_example=None, provenance=imported).save(tmp_path / "h.json")
+    assert HeadScores.load(tmp_path / "h.json").num_examples == 0
 
 
 def saved_reference(folder) -> Path:
@@ -210,7 +341,54 @@ def test_an_average_holds_members_base_and_what_the_seeds_agree_on():
     assert same.reliability["seed_against_seed"]["recall"] == 1
 
 
-@pytest.mark.parametrize("changes", [{"mode": "greedy"}, {"num_examples": 4}])
+def test_an_average_says_how_far_it_can_be_relied_on(tmp_path):
+    """Two halves of examples that are all alike agree fully; so do seeds with one score map."""
+    rows = np.tile(np.random.default_rng(0).random((3, 4)), (6, 1, 1))
+    sets = [head_scores(i, per_example=rows, scores=rows[0], num_examples=6) for i in (0, 1)]
+    base = head_scores(2, num_examples=6, per_example=None)
+    averaged = average(["a", "b"], sets, base, tau=0.5, k=3)
+    averaged.save(tmp_path / "h.json")
+    agreed = HeadScores.load(tmp_path / "h.json").reliability
+    assert (agreed["tau"], agreed["k"], agreed["num_pairs"]) == (0.5, 3, 2)
+    for measures in (agreed["seed_against_seed"], agreed["split_half"]):
+        for name in ("recall", "precision", "jaccard", "recall_at_k", "cosine", "spearman"):
+            assert measures[name] == pytest.approx(1), name
+        assert measures["cosine_learned"] == pytest.approx(1)
+    assert (agreed["split_half"]["n"], agreed["split_half"]["num_splits"]) == (6, 20)
+
+
+def test_two_halves_that_contradict_each_other_are_not_relied_on():
+    """Half of the examples know one head, half another: their means share few heads."""
+    rows = np.zeros((4, 3, 4))
+    rows[0, 0, 0] = rows[1, 1, 1] = rows[2, 2, 2] = rows[3, 2, 3] = 1
+    sets = [head_scores(i, per_example=rows, scores=rows.mean(axis=0)) for i in (0, 1)]
+    agreed = average(["a", "b"], sets, None, tau=0.1, k=2).reliability
+    assert agreed["seed_against_seed"]["recall"] == 1
+    assert agreed["split_half"]["recall"] == 0
+    assert agreed["split_half"]["recall_learned"] is None
+
+
+def test_without_scores_of_the_examples_there_are_no_halves():
+    sets = [head_scores(i, per_example=None) for i in (0, 1)]
+    assert average(["a", "b"], sets, None, tau=0.5, k=3).reliability["split_half"] is None
+
+
+def test_examples_that_not_all_models_kept_leave_the_average_of_the_sets(tmp_path):
+    sets = [head_scores(0), head_scores(1)]
+    sets[1].per_example[2] = np.nan
+    sets[1].scores, sets[1].num_examples = np.nanmean(sets[1].per_example, axis=0), 4
+    averaged = average(["a", "b"], sets, None, tau=0.5, k=3)
+    assert averaged.per_example is None
+    assert averaged.num_examples == 4
+    np.testing.assert_allclose(averaged.scores, (sets[0].scores + sets[1].scores) / 2)
+    averaged.save(tmp_path / "h.json")
+    HeadScores.load(tmp_path / "h.json")
+    sets[0].per_example[2] = np.nan
+    both = average(["a", "b"], sets, None, tau=0.5, k=3)
+    assert np.isnan(both.per_example).all(axis=(1, 2)).tolist() == [0, 0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("changes", [{"mode": "greedy"}, {"num_examples": 4, "per_example": None}])
 def test_sets_that_differ_are_not_averaged(changes):
     with pytest.raises(InputError, match="a and b cannot be averaged"):
         average(["a", "b"], [head_scores(0), head_scores(1, **changes)], None, tau=0.1, k=2)

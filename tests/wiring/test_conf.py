@@ -54,7 +54,7 @@ def test_headset_needs_files():
 def test_the_shipped_reference_follows_scorer_mode_and_match():
     config = configured("train", TrainConfig, ["scorer=copy_needle", "mode=greedy"])
     assert config.reference.path == str(
-        CONF / "reference" / "smollm2-sample" / "copy_needle-greedy-exact.json"
+        CONF / "reference" / "smollm2-sample" / "mdqa" / "copy_needle-greedy-exact.json"
     )
     for scorer in ("copy", "copy_needle"):
         for mode in ("teacher_forced", "greedy"):

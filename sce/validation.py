@@ -1,0 +1,83 @@
+"""What one validation found, for callbacks to read: answers, and scores of every head."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from sce.stats import mean_scores
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an example's evidence stands."""
+
+    id: str
+    depth: float
+    """Share of the prompt before the first evidence token, 0..1."""
+    length: int
+    """Prompt tokens."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One validation example's answer."""
+
+    id: str
+    text: str
+    f1: float
+    exact_match: float
+    more: Mapping[str, float] = field(default_factory=dict)
+    """Further metrics of the task, by name."""
+    place: Place | None = None
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What one validation found, the same on every rank; read it in `on_validation_end`."""
+
+    step: int
+    """Optimiser steps taken."""
+    predictions: tuple[Prediction, ...]
+    answer_nll: float
+    """Mean over gold answer tokens (end of turn included) of the validation split, in nats."""
+    reference: tuple[Place, ...]
+    """The examples that heads were scored on."""
+    scores: Mapping[tuple[str, str], np.ndarray]
+    """(scorer, mode) -> [reference examples, layers, heads], in the order of
+    `reference`; an example that a scorer did not keep is NaN throughout."""
+
+    def mean_scores(self, scorer: str, mode: str) -> Float[np.ndarray, "layers heads"]:
+        """The mean over the examples that the scorer kept."""
+        return mean_scores(self.scores[scorer, mode])
+
+    @property
+    def f1(self) -> np.ndarray:
+        """F1 of every validation example."""
+        return np.array([prediction.f1 for prediction in self.predictions])
+
+    @property
+    def reference_ids(self) -> tuple[str, ...]:
+        """Ids of the examples that heads were scored on."""
+        return tuple(place.id for place in self.reference)
+
+    @property
+    def reference_depths(self) -> Float[np.ndarray, " examples"]:
+        """Depth of each example that heads were scored on."""
+        return np.array([place.depth for place in self.reference], dtype=np.float64)
+
+    @property
+    def reference_lengths(self) -> Int[np.ndarray, " examples"]:
+        """Prompt tokens of each example that heads were scored on."""
+        return np.array([place.length for place in self.reference], dtype=np.int64)
+
+    @property
+    def val_depths(self) -> Float[np.ndarray, " examples"]:
+        """Depth of each validation example, in the order of `predictions`."""
+        return np.array([p.place.depth for p in self.predictions if p.place], dtype=np.float64)
+
+    @property
+    def val_lengths(self) -> Int[np.ndarray, " examples"]:
+        """Prompt tokens of each validation example, in the order of `predictions`."""
+        return np.array([p.place.length for p in self.predictions if p.place], dtype=np.int64)

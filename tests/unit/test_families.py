@@ -1,0 +1,403 @@
+"""All scorers on every family of decoders, against full attention of the stock model.
+
+The other side is written from the definitions: each example alone and unpadded, transformers' own
+eager attention with `output_attentions=True`, values from its cache, answers from its `generate`.
+Counts must agree exactly, attention masses to 1e-5, and what heads write to 1e-4 of the largest.
+"""
+
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import cache, partial
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import AttentionInterface, DynamicCache
+from transformers.masking_utils import AttentionMaskInterface
+
+import families
+from families import CAPPED, CONFIGS, EXAMPLES, GATED, HEADS, LAYERS, LOCAL, SINKS, WITHOUT_HEADS
+from sce.data.batch import collate
+from sce.data.encode import Encoded
+from sce.decode import DecodeSettings, decode
+from sce.errors import InputError
+from sce.model.projections import HeadOutputs
+
+STEPS = 6
+COUNTS = ("copy", "copy_needle", "insight")
+BOTH = ("teacher_forced", "greedy")
+IMPLEMENTATIONS = ("sce_fused", "sce_eager")
+Scores = dict[tuple[str, str], np.ndarray]
+
+
+# -- the stock model, one example at a time ---------------------------------------------------
+
+
+@dataclass
+class Full:
+    """One pass over some tokens: everything that each layer's heads do."""
+
+    weights: dict[int, np.ndarray]
+    """By layer, [heads, queries, keys]."""
+    values: dict[int, np.ndarray]
+    """By layer, [kv_heads, keys, dim]."""
+    mixed: dict[int, np.ndarray]
+    """By layer, what goes into the output projection, [queries, heads * dim]."""
+    projections: dict[int, np.ndarray]
+    """By layer, the weight of the output projection, [hidden, heads * dim]."""
+
+
+def layers_with_heads(name: str) -> list[int]:
+    return [layer for layer in range(LAYERS) if WITHOUT_HEADS.get(name) != layer]
+
+
+def output_projection(model: nn.Module, layer: int) -> nn.Module:
+    block = model.base_model.h if hasattr(model.base_model, "h") else model.base_model.layers
+    (attention,) = [m for n, m in block[layer].named_children() if n.endswith(("attn", "attention"))]
+    (found,) = [
+        module
+        for name, module in attention.named_children()
+        if name in ("o_proj", "out_proj", "dense", "c_proj")
+    ]
+    return found
+
+
+def weight_of(projection: nn.Module) -> np.ndarray:
+    weight = projection.weight.detach()
+    return (weight.T if type(projection).__name__ == "Conv1D" else weight).numpy()
+
+
+@torch.no_grad()
+def full(name: str, ids: list[int], model: nn.Module | None = None) -> Full:
+    model = families.build(name, "eager") if model is None else model
+    layers, mixed, handles = layers_with_heads(name), {}, []
+    for layer in layers:
+
+        def keep(module, args, layer=layer):
+            mixed[layer] = args[0][0].numpy()
+
+        handles.append(output_projection(model, layer).register_forward_pre_hook(keep))
+    # A cache of its own making keeps all values of local layers; hybrids have their own kind.
+    stored = None if name in WITHOUT_HEADS else DynamicCache()
+    out = model(
+        input_ids=torch.tensor([ids]),
+        past_key_values=stored,
+        use_cache=True,
+        output_attentions=True,
+    )
+    for handle in handles:
+        handle.remove()
+    return Full(
+        weights={n: w[0].numpy() for n, w in zip(layers, out.attentions, strict=True)},
+        values={n: out.past_key_values.layers[n].values[0].numpy() for n in layers},
+        mixed=mixed,
+        projections={n: weight_of(output_projection(model, n)) for n in layers},
+    )
+
+
+def looks_in(name: str, found: Full, first: int, count: int) -> np.ndarray:
+    """[layers, heads, steps]: the position attended to most; -1 in layers without heads."""
+    looks = np.full((LAYERS, HEADS, count), -1)
+    for layer, weights in found.weights.items():
+        for head in range(HEADS):
+            for step in range(count):
+                looks[layer, head, step] = weights[head, first + step].argmax()
+    return looks
+
+
+@torch.no_grad()
+def generated(name: str, example: Encoded) -> tuple[list[int], np.ndarray]:
+    """The answer of the model's own loop, and where every head looked as it was emitted."""
+    ids = torch.tensor([example.prompt_ids.tolist()])
+    out = families.build(name, "eager").generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=STEPS,
+        do_sample=False,
+        eos_token_id=example.end_id,
+        pad_token_id=0,
+        output_attentions=True,
+        return_dict_in_generate=True,
+    )
+    answer = out.sequences[0, ids.shape[1] :].tolist()
+    if example.end_id in answer:
+        answer = answer[: answer.index(example.end_id)]
+    looks = np.full((LAYERS, HEADS, len(answer)), -1)
+    for step in range(len(answer)):
+        for layer, weights in zip(layers_with_heads(name), out.attentions[step], strict=True):
+            # The cache of a local layer holds the last keys only.
+            dropped = ids.shape[1] + step - weights.shape[-1]
+            looks[layer, :, step] = weights[0, :, -1].argmax(dim=-1).numpy() + dropped
+    return answer, looks
+
+
+# -- the scores by their definitions ----------------------------------------------------------
+
+
+def counted(example: Encoded, answer: list[int], looks: np.ndarray) -> dict[str, np.ndarray]:
+    """`copy`, `copy_needle` and `insight` of every head."""
+    span_of = dict(zip(example.evidence.tolist(), example.needles.tolist(), strict=True))
+    prompt = example.prompt_ids.tolist()
+    scores = {name: np.zeros((LAYERS, HEADS)) for name in COUNTS}
+    citing = [(t, families.CITES[y]) for t, y in enumerate(answer) if y in families.CITES]
+    for at in np.ndindex(LAYERS, HEADS):
+        steps = list(enumerate(zip(looks[at].tolist(), answer, strict=True)))
+        copied = [j for _, (j, y) in steps if j in span_of and prompt[j] == y]
+        right = [t for t, span in citing if span_of.get(int(looks[at][t]), None) == span]
+        scores["copy"][at] = len(copied) / len(answer) if answer else 0
+        scores["copy_needle"][at] = len(set(copied)) / len(span_of)
+        scores["insight"][at] = len(right) / len(citing) if citing else 0
+    return scores
+
+
+def written(name: str, example: Encoded, found: Full, unembedding: np.ndarray) -> np.ndarray:
+    """`ov_write`: direct logit attribution of every position a head sees, evidence against rest."""
+    first, answer = len(example.prompt_ids) - 1, example.target_ids.tolist()
+    evidence = set(example.evidence.tolist())
+    scores = np.zeros((LAYERS, HEADS))
+    for layer in layers_with_heads(name):
+        weights, values = found.weights[layer], found.values[layer]
+        dim, shared = values.shape[-1], HEADS // values.shape[0]
+        for head in range(HEADS):
+            outward = found.projections[layer][:, head * dim : (head + 1) * dim]
+            total = 0.0
+            for step, token in enumerate(answer):
+                row = weights[head, first + step]
+                phi = row * (values[head // shared] @ (unembedding[token] @ outward))
+                seen = np.flatnonzero(row > 0)
+                inside = [j for j in seen if j in evidence]
+                outside = [j for j in seen if j not in evidence]
+                total += phi[inside].sum() - len(inside) / len(outside) * phi[outside].sum()
+            scores[layer, head] = total / len(answer)
+    return scores
+
+
+def mass(name: str, example: Encoded, found: Full, rows: range) -> np.ndarray:
+    """Attention from some positions to the gold documents, mean over the positions."""
+    gold = [j for first, last in example.asked.gold.tolist() for j in range(first, last)]
+    scores = np.zeros((LAYERS, HEADS))
+    for layer, weights in found.weights.items():
+        for head in range(HEADS):
+            scores[layer, head] = np.mean([weights[head, t, gold].sum() for t in rows])
+    return scores
+
+
+@cache
+def expected(name: str, padding: str, index: int) -> tuple[Scores, list[int]]:
+    """Every score of an example, and its greedy answer."""
+    example = EXAMPLES[padding][index]
+    prompt, gold = example.prompt_ids.tolist(), example.target_ids.tolist()
+    forced = full(name, prompt + gold)
+    asked = example.asked
+    null = prompt[: asked.null_start] + asked.null_ids.tolist()
+    with_null = full(name, null)
+    answer, greedy_looks = generated(name, example)
+    looks = looks_in(name, forced, len(prompt) - 1, len(gold))
+    scores = {(n, "teacher_forced"): s for n, s in counted(example, gold, looks).items()}
+    scores |= {(n, "greedy"): s for n, s in counted(example, answer, greedy_looks).items()}
+    scores["query_focused", "prefill"] = mass(
+        name, example, forced, range(*asked.question.tolist())
+    ) - mass(name, example, with_null, range(len(null) - asked.num_null, len(null)))
+    if name not in GATED:
+        unembedding = families.build(name, "eager").get_output_embeddings().weight.detach().numpy()
+        scores["ov_write", "teacher_forced"] = written(name, example, forced, unembedding)
+    return scores, answer
+
+
+# -- the comparison ---------------------------------------------------------------------------
+
+
+def settings(name: str, *scorers: str) -> DecodeSettings:
+    every = (*COUNTS, "query_focused", *(() if name in GATED else ("ov_write",)))
+    return DecodeSettings(
+        max_new_tokens=STEPS,
+        scorers=scorers or every,
+        modes=(*BOTH, "prefill"),
+        detokenize=families.detokenize,
+    )
+
+
+def compare(name: str, padding: str, implementation: str) -> None:
+    model, batch = families.build(name, implementation), collate(EXAMPLES[padding])
+    assert (batch.attention_mask is None) == (padding == "none")
+    for index, outcome in enumerate(decode(model, batch, settings(name))):
+        scores, answer = expected(name, padding, index)
+        assert list(outcome.answer_ids) == answer
+        assert set(outcome.scores) == set(scores)
+        for (scorer, mode), theirs in scores.items():
+            ours = outcome.scores[scorer, mode].numpy()
+            tolerance = {"query_focused": 1e-5, "ov_write": 1e-4 * np.abs(theirs).max()}
+            close = np.abs(ours - theirs) <= tolerance.get(scorer, 1e-9)
+            assert close.all(), (scorer, mode, ours, theirs)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("padding", EXAMPLES)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_all_scorers_agree_with_full_attention(name, padding, implementation):
+    compare(name, padding, implementation)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_scorer_finds_something_to_compare(name):
+    every = [expected(name, padding, n)[0] for padding in EXAMPLES for n in range(3)]
+    for key in every[0]:
+        values = np.stack([scores[key] for scores in every])
+        assert len(np.unique(values)) > 3, key
+        assert np.abs(values[:, layers_with_heads(name)]).max() > 0.02, key
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_is_compared_with_is_what_the_stock_model_does(name):
+    """Weights times values are the heads' outputs; sinks are no position, so weights fall short."""
+    example = EXAMPLES["none"][0]
+    found = full(name, [*example.prompt_ids.tolist(), *example.target_ids.tolist()])
+    for layer, weights in found.weights.items():
+        values = np.repeat(found.values[layer], HEADS // len(found.values[layer]), axis=0)
+        mixed = np.concatenate(list(weights @ values), axis=-1)
+        same = np.allclose(mixed, found.mixed[layer], atol=1e-5)
+        assert same == (name not in GATED)
+        totals = weights.sum(axis=-1)
+        assert (totals < 0.999).all() if name in SINKS else np.allclose(totals, 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize(("name", "layer"), WITHOUT_HEADS.items())
+def test_a_layer_without_heads_scores_zero(name, layer, implementation):
+    model = families.build(name, implementation)
+    for outcome in decode(model, collate(EXAMPLES["left"]), settings(name)):
+        for scores in outcome.scores.values():
+            assert scores.shape == (LAYERS, HEADS)
+            assert (scores[layer] == 0).all()
+
+
+@pytest.mark.parametrize("name", GATED)
+def test_writes_through_a_gate_are_refused_and_nothing_else(name):
+    model, batch = families.build(name, "sce_fused"), collate(EXAMPLES["left"])
+    with pytest.raises(InputError, match="ov_write.*gate"):
+        decode(model, batch, settings(name, "copy", "ov_write"))
+    decode(model, batch, settings(name, "copy"))
+
+
+# -- the comparison fails where something is taken out of our side ------------------------------
+
+
+def told_without(monkeypatch, changes: dict) -> None:
+    """Have every mask told as if transformers had handed on something else."""
+    mapping = AttentionMaskInterface._global_mapping
+
+    def tell(original, *args, **kwargs):
+        assert not args
+        return original(**{**kwargs, **changes})
+
+    for name in IMPLEMENTATIONS:
+        monkeypatch.setitem(mapping, name, partial(tell, mapping[name]))
+
+
+def called_without(monkeypatch, argument: str) -> None:
+    """Have attention called without one of its arguments."""
+    mapping = AttentionInterface._global_mapping
+
+    def call(original, *args, **kwargs):
+        assert kwargs[argument] is not None
+        return original(*args, **{**kwargs, argument: None})
+
+    monkeypatch.setitem(mapping, "sce_fused", partial(call, mapping["sce_fused"]))
+
+
+def causal_only(b, h, q, k):
+    return k <= q
+
+
+def take_out(monkeypatch, what: str) -> None:
+    if what == "padding":
+        told_without(monkeypatch, {"attention_mask": None})
+    elif what == "window":
+        told_without(monkeypatch, {"mask_function": causal_only, "local_size": None})
+    else:
+        called_without(monkeypatch, what)
+
+
+CAN_BE_TAKEN_OUT = {
+    "padding": tuple(CONFIGS),
+    "window": LOCAL,
+    "softcap": CAPPED,
+    "s_aux": SINKS,
+}
+BROKEN = [
+    pytest.param(name, what, id=f"{name}-{what}")
+    for what, names in CAN_BE_TAKEN_OUT.items()
+    for name in names
+]
+
+
+@pytest.mark.parametrize(("name", "what"), BROKEN)
+def test_the_comparison_fails_without(name, what, monkeypatch):
+    padding = "left" if what == "padding" else "none"
+    expected(name, padding, 0)
+    take_out(monkeypatch, what)
+    with pytest.raises(AssertionError):
+        compare(name, padding, "sce_fused")
+
+
+def test_the_comparison_fails_without_the_causal_mask(monkeypatch):
+    told_without(monkeypatch, {"mask_function": lambda b, h, q, k: k >= 0 * q})
+    with pytest.raises(AssertionError):
+        compare("llama", "none", "sce_fused")
+
+
+# -- adapters -----------------------------------------------------------------------------------
+
+TARGETS = {
+    "llama": ["q_proj", "k_proj", "v_proj", "o_proj"],
+    "gpt2": ["c_attn", "attn.c_proj"],
+}
+
+
+@cache
+def adapted(name: str) -> nn.Module:
+    """With an adapter on every attention projection, B drawn too."""
+    config = LoraConfig(
+        r=4, target_modules=TARGETS[name], fan_in_fan_out=name == "gpt2", task_type="CAUSAL_LM"
+    )
+    torch.manual_seed(7)
+    model = get_peft_model(deepcopy(families.build(name, "sce_fused")), config)
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if "lora_" in key:
+                parameter.normal_(std=0.3)
+    return model.eval()
+
+
+def ov_write(model: nn.Module) -> torch.Tensor:
+    found = decode(model, collate(EXAMPLES["left"]), settings("llama", "ov_write"))
+    return torch.stack([outcome.scores["ov_write", "teacher_forced"] for outcome in found])
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_an_adapter_s_heads_write_is_what_the_merged_model_s_write(name, monkeypatch):
+    found = ov_write(adapted(name))
+    merged = ov_write(deepcopy(adapted(name)).merge_and_unload())
+    close = {"atol": float(merged.abs().max()) * 1e-4, "rtol": 0.0}
+    torch.testing.assert_close(found, merged, **close)
+    assert not torch.allclose(found, ov_write(families.build(name, "sce_fused")), **close)
+    own = HeadOutputs.pulled_back
+
+    def without_adapter(self, direction):
+        return own(replace(self, projection=self.projection.base_layer), direction)
+
+    monkeypatch.setattr(HeadOutputs, "pulled_back", without_adapter)
+    assert not torch.allclose(ov_write(adapted(name)), merged, **close)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_and_agrees_with_full_attention_of_the_merged_model(name):
+    merged = deepcopy(adapted(name)).merge_and_unload()
+    merged.set_attn_implementation("eager")
+    unembedding = merged.get_output_embeddings().weight.detach().numpy()
+    for found, example in zip(ov_write(adapted(name)), EXAMPLES["left"], strict=True):
+        ids = [*example.prompt_ids.tolist(), *example.target_ids.tolist()]
+        theirs = written(name, example, full(name, ids, merged), unembedding)
+        np.testing.assert_allclose(found.numpy(), theirs, atol=1e-4 * np.abs(theirs).max(), rtol=0)
