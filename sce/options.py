@@ -83,7 +83,7 @@ class ScorerOptions:
     """Size of the sets compared by recall_at_k."""
 
     def __post_init__(self) -> None:
-        require(0 <= self.tau <= 1, f"scorer.tau must lie in [0, 1], got {self.tau}")
+        require(self.tau >= 0, f"scorer.tau must be >= 0, got {self.tau}")
         require(self.k >= 1, f"scorer.k must be >= 1, got {self.k}")
 
 

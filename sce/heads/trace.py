@@ -29,9 +29,11 @@ class Spec:
     def refusal(self, name: str, mode: str, task: str) -> str | None:
         """Why this scorer cannot be used so; None if it can."""
         if mode not in self.modes:
-            return f"scorer={name} is defined for mode={', '.join(self.modes)}, not {mode}"
+            modes = " or ".join(f"mode={mode}" for mode in self.modes)
+            return f"scorer={name} is not defined for mode={mode}; add {modes}"
         if self.tasks is not None and task not in self.tasks:
-            return f"scorer={name} is defined for data={', '.join(self.tasks)}, not {task}"
+            tasks = " or ".join(f"data={task}" for task in self.tasks)
+            return f"scorer={name} is not defined for data={task}; add {tasks}, or take scorer=copy"
         return None
 
 

@@ -1,6 +1,7 @@
 """The one door to Hugging Face models and to PEFT: from options to a model to train or score."""
 
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -234,7 +235,9 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     if not (folder / "adapter_model.safetensors").is_file():
         raise InputError(f"adapter={folder}: no adapter_model.safetensors in it")
     try:
-        return PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=True)
+        with warnings.catch_warnings():  # of a name that PEFT still calls transformers by
+            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+            return PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=True)
     except (RuntimeError, ValueError, TypeError) as error:
         line = " ".join(str(error).split())[:200]
         raise InputError(f"adapter={folder}: does not fit this model ({line})") from None
