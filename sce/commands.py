@@ -3,6 +3,7 @@
 Knows neither Hydra nor torch.
 """
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +21,7 @@ from sce.options import (
     require_in,
 )
 
-MODES = ("teacher_forced", "greedy")
+MODES = ("teacher_forced", "greedy", "prefill")
 MATCHES = ("exact", "surface")
 
 
@@ -62,7 +63,8 @@ class RunConfig:
     batch: BatchOptions = field(default_factory=BatchOptions)
     scorer: ScorerOptions = field(default_factory=ScorerOptions)
     mode: str = "teacher_forced"
-    """Where answers come from while heads are scored: teacher_forced (gold answers) or greedy."""
+    """Where answers come from while heads are scored: teacher_forced (gold answers), greedy, or
+    prefill (none: the prompt alone is read)."""
     match: str = "exact"
     """When a token in the context counts as the token emitted: exact ids, or surface text."""
     max_new_tokens: int | None = None
@@ -141,21 +143,42 @@ class HeadsetConfig:
     """python -m sce.headset."""
 
     action: str = "show"
-    """show or average."""
+    """show, average, compare or convert."""
     files: list[str] = field(default_factory=list)
+    """HeadScores JSON, or a file of Wu et al.'s, QRHead's or DuoAttention's code, plain or .gz."""
     base: str | None = None
-    """HeadScores of the untuned model, stored with an average."""
+    """Scores of the untuned model: stored with an average; what `compare` takes as not learned."""
+    to: str | None = None
+    """What `convert` writes: sce, wu2024, qrhead or duo."""
     out: str | None = None
+    """New file of `average` and `convert`; new folder of `compare`, None: it only prints."""
+    shape: list[int] | None = None
+    """[layers, heads] of the model, for files that name only some heads; the others score 0."""
     tau: float = 0.1
+    """A head is in a set if its score is above it."""
     k: int = 20
+    """Size of the sets of recall at k; at most the number of heads."""
     debug: bool = False
 
     def __post_init__(self) -> None:
-        require_in("action", self.action, ("show", "average"))
+        require_in("action", self.action, ("show", "average", "compare", "convert"))
         require(bool(self.files), "files=[A.json,B.json]: name at least one HeadScores file")
+        twice = [name for name in self.files if self.files.count(name) > 1]
+        require(not twice, f"files: {', '.join(dict.fromkeys(twice))} is named twice")
+        require(-math.inf < self.tau < math.inf, f"tau must be a number, got {self.tau}")
+        require(self.k >= 1, f"k must be >= 1, got {self.k}")
+        shape = self.shape
         require(
-            self.action != "average" or self.out is not None, "action=average needs out=FILE.json"
+            shape is None or (len(shape) == 2 and min(shape) >= 1),
+            f"shape must be [layers,heads], two whole numbers >= 1, got {shape}",
         )
+        if self.action in ("average", "convert"):
+            require(self.out is not None, f"action={self.action} needs out=FILE, a new one")
+        if self.action == "compare":
+            require(len(self.files) > 1, "action=compare needs files=[A,B,...], at least two")
+        if self.action == "convert":
+            require(len(self.files) == 1, "action=convert takes one file: files=[A]")
+            require_in("to", str(self.to), ("sce", "wu2024", "qrhead", "duo"))
 
 
 @dataclass

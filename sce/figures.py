@@ -1,11 +1,14 @@
 """Figures that callbacks and analysis share."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
+from matplotlib.lines import Line2D
 
 
 def head_maps(maps: Mapping[str, np.ndarray], *, title: str, tau: float | None = None) -> Figure:
@@ -76,6 +79,84 @@ def histograms(cards: Mapping[str, Mapping[str, Any]], *, title: str) -> Figure:
     return figure
 
 
+def overlap_matrix(
+    labels: Sequence[str],
+    cells: Mapping[tuple[str, str], tuple[float | None, float | None, float | None]],
+    *,
+    title: str,
+) -> Figure:
+    """A square of shares, every set as the run (rows) against every other as reference (columns).
+
+    Args:
+        labels: of the sets, top to bottom and left to right.
+        cells: (run, reference) -> share in 0..1 and its interval; None where there is none.
+        title: above the square.
+    """
+    side = 1.6 + 0.95 * len(labels)
+    figure = Figure(figsize=(max(side, 3.6), side + 0.4), layout="constrained")
+    axis = figure.subplots()
+    values = np.full((len(labels), len(labels)), np.nan)
+    for (run, reference), (share, low, high) in cells.items():
+        row, column = labels.index(run), labels.index(reference)
+        values[row, column] = np.nan if share is None else share
+        text = "-" if share is None else f"{share:.2f}"
+        if low is not None and high is not None:
+            text += f"\n[{low:.2f}, {high:.2f}]"
+        colour = "white" if share is not None and share > 0.55 else "black"
+        axis.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
+    axis.imshow(values, cmap="Blues", vmin=0, vmax=1)
+    axis.set_facecolor("0.93")  # a set beside itself, and what does not exist
+    for set_ticks, set_label, name in (
+        (axis.set_xticks, axis.set_xlabel, "reference"),
+        (axis.set_yticks, axis.set_ylabel, "run"),
+    ):
+        set_ticks(range(len(labels)), labels)
+        set_label(name)
+    axis.set_title(title, fontsize=9)
+    return figure
+
+
+def recall_over_k(panels: Mapping[str, Mapping[str, Mapping[str, Any]]], *, k: int) -> Figure:
+    """Recall of a reference's k best heads over k, and what chance gives, a panel a reference.
+
+    Args:
+        panels: reference -> run -> `ks`, `recall` and `null` (one value a k, None where there is
+            none), and `at_k`: the interval of recall at `k`, or None. A run has one colour.
+        k: where the intervals stand.
+    """
+    runs = sorted({run for lines in panels.values() for run in lines}, key=lambda r: (len(r), r))
+    columns = min(len(panels), 3) if len(panels) != 4 else 2
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(3.3 * columns, 0.9 + 2.6 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    for axis, (reference, lines) in zip(axes.flat, panels.items(), strict=False):
+        for place, (run, line) in enumerate(lines.items()):
+            colour = f"C{runs.index(run) % 10}"
+            recall, null = (np.array(line[name], dtype=float) for name in ("recall", "null"))
+            axis.plot(line["ks"], recall, "o-", color=colour, markersize=3, linewidth=1.2)
+            axis.plot(line["ks"], null, "--", color=colour, linewidth=0.9)
+            if line["at_k"] is not None:
+                # Side by side, or they would hide one another.
+                spot = k * 1.12 ** (place - (len(lines) - 1) / 2)
+                axis.vlines(spot, *line["at_k"], color=colour, linewidth=3, alpha=0.5)
+        axis.set_title(f"reference {reference}", fontsize=9)
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.set_ylim(-0.03, 1.03)
+    for number, axis in enumerate(axes.flat):
+        axis.set_visible(number < len(panels))
+        if number + columns >= len(panels):
+            axis.set_xlabel("k", fontsize=9)
+            axis.tick_params(labelbottom=True)
+    marks = [Line2D([], [], color=f"C{n % 10}", marker="o", markersize=3) for n in range(len(runs))]
+    chance = Line2D([], [], color="0.4", linestyle="--")
+    labels = [*(f"run {run}" for run in runs), "null, layers kept"]
+    figure.legend([*marks, chance], labels, fontsize=8, ncols=5, loc="outside lower center")
+    figure.supylabel("recall", fontsize=9)
+    figure.suptitle(f"recall of the k best heads; bars: 95% intervals at k = {k}", fontsize=9)
+    return figure
+
+
 def _ticks(count: int) -> list[int]:
     step = max(1, -(-count // 12))
     return list(range(0, count, step))
@@ -85,3 +166,116 @@ def save_png(figure: Figure, file: Path) -> None:
     """Write a PNG, folder included."""
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=110)
+
+
+def save_montage(rows: Sequence[Sequence[Figure]], file: Path) -> None:
+    """Write a PNG of figures in rows, on white, folder included."""
+    bands = []
+    for row in rows:
+        images = [_pixels(figure) for figure in row]
+        height = max(image.shape[0] for image in images)
+        bands.append(np.concatenate([_padded(i, height, i.shape[1]) for i in images], axis=1))
+    width = max(band.shape[1] for band in bands)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    imsave(file, np.concatenate([_padded(b, b.shape[0], width) for b in bands]))
+
+
+def _pixels(figure: Figure) -> np.ndarray:
+    figure.set_dpi(110)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())
+
+
+def _padded(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The image of [rows, columns, 4] in the middle of a white one."""
+    room = [height - image.shape[0], width - image.shape[1]]
+    around = [(each // 2, each - each // 2) for each in room]
+    return np.pad(image, [*around, (0, 0)], constant_values=255)
+
+
+def knockout_curves(
+    curves: Sequence[Mapping[str, Any]], before: Mapping[str, Any], *, title: str
+) -> Figure:
+    """Accuracy over the number of ablated heads: the heads' curve, its controls', what is known.
+
+    Args:
+        curves: of sce.interventions.curves.
+        before: the row without ablation, with `f1` and its interval, and `n`.
+        title: above, followed by n.
+    """
+    known = any(value is not None for c in curves for value in c.get("closed_book", []))
+    figure = Figure(figsize=(6.4 + 4.6 * known, 4.4), layout="constrained")
+    axes = figure.subplots(1, 1 + known, squeeze=False)[0]
+    _draw_curves(axes[0], curves, "f1", before["f1"])
+    axes[0].set_ylabel("F1, mean and 95% interval over examples")
+    axes[0].set_title(f"documents given (n = {before['n']})", fontsize=9)
+    if known:
+        _draw_curves(axes[1], curves, "closed_book", 1.0)
+        count = before["closed_book_n"]
+        axes[1].set_title(f"no documents: known without ablation (n = {count})", fontsize=9)
+        axes[1].set_ylabel("share still answered right")
+    axes[0].legend(fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+_CONTROLS = {"layer_matched": ("s--", "random, same layers"), "uniform": ("^:", "random")}
+
+
+def _draw_curves(
+    axis: Any, curves: Sequence[Mapping[str, Any]], name: str, start: float | None
+) -> None:
+    """One colour a score file, one line style a kind; every draw of a control is a dot."""
+    names = list(dict.fromkeys(curve["name"] for curve in curves))
+    for curve in curves:
+        style, label = _CONTROLS.get(curve["kind"], ("o-", "heads"))
+        colour = f"C{names.index(curve['name']) % 10}"
+        ks = np.array([0, *curve["k"]], dtype=float)
+        means, low, high = (
+            np.array([start if n == name else np.nan, *curve[n]], dtype=float)
+            for n in (name, f"{name}_low", f"{name}_high")
+        )
+        strong = curve["kind"] == "heads"
+        label = f"{curve['name']}: {label}"
+        axis.plot(ks, means, style, color=colour, alpha=1 if strong else 0.6, ms=4, label=label)
+        axis.fill_between(ks[1:], low[1:], high[1:], color=colour, alpha=0.18 if strong else 0.07)
+        if name == "f1" and not strong:
+            for k, draws in zip(curve["k"], curve["draws"], strict=True):
+                axis.plot([k] * len(draws), draws, ".", color=colour, alpha=0.35, ms=3)
+    axis.set_ylim(-0.03, 1.03)
+    axis.set_xlabel("heads ablated")
+
+
+def patch_bars(rows: Mapping[str, Sequence[Mapping[str, Any]]], *, title: str) -> Figure:
+    """Accuracy of the patched model, set by set, between the original and the patch's source.
+
+    Args:
+        rows: direction -> rows of sce.interventions.recovery, the source's last.
+        title: above all panels, each with its n.
+    """
+    figure = Figure(figsize=(1.2 + 5.4 * len(rows), 4.4), layout="constrained")
+    axes = figure.subplots(1, len(rows), squeeze=False, sharey=True)[0]
+    for axis, (way, of_way) in zip(axes, rows.items(), strict=True):
+        *bars, source = of_way
+        labels = [
+            row["name"] if row["draw"] is None else f"{row['name']}:\nrandom {row['draw'] + 1}"
+            for row in bars
+        ]
+        colours = ["0.5", *("tab:blue" if r["draw"] is None else "0.8" for r in bars[1:])]
+        heights = [row["f1"] for row in bars]
+        axis.bar(range(len(bars)), heights, color=colours)
+        for place, row in enumerate(bars):
+            if row["f1_low"] is not None:
+                axis.vlines(place, row["f1_low"], row["f1_high"], color="black", linewidth=1.2)
+        axis.axhline(source["f1"], color="tab:red", linestyle="--", label="model patched from")
+        if source["f1_low"] is not None:
+            axis.axhspan(source["f1_low"], source["f1_high"], color="tab:red", alpha=0.1)
+        axis.set_xticks(range(len(bars)), labels, rotation=60, ha="right", fontsize=8)
+        into = "source into target" if way == "forward" else "target into source"
+        axis.set_title(f"{into} (n = {source['n']})", fontsize=9)
+        axis.set_ylim(0, 1.03)
+        axis.legend(fontsize=8)
+    axes[0].set_ylabel("F1, mean and 95% interval over examples")
+    figure.suptitle(title, fontsize=10)
+    return figure

@@ -1,13 +1,12 @@
-"""python -m sce.headset: show head sets, and average some into a reference.
+"""python -m sce.headset: show, average, compare and convert head sets.
 
-A reference is the mean of at least two models tuned on real data with different seeds, scored on
-the same examples. What the seeds agree on is stored with it: no run can be expected to agree more.
+Files are HeadScores JSON or those of other tools (sce.headsets.exchange), which are recognised.
 """
 
 import logging
-from itertools import combinations
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig
@@ -15,6 +14,7 @@ from omegaconf import DictConfig
 from sce.commands import HeadsetConfig
 from sce.config import CONF, register, typed
 from sce.errors import InputError
+from sce.headsets.averaging import average, summary
 from sce.one_line import one_line_errors, run
 
 if TYPE_CHECKING:
@@ -27,146 +27,85 @@ _log = logging.getLogger("sce")
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="headset")
 @one_line_errors
 def main(composed: DictConfig) -> None:
-    """Show or average."""
-    config = typed(composed, HeadsetConfig)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    _log.setLevel(logging.INFO)
-    from sce.records import HeadScores
-
-    sets = [HeadScores.load(Path(name)) for name in config.files]
-    if config.action == "show":
-        for name, head_scores in zip(config.files, sets, strict=True):
-            _log.info(summary(name, head_scores, config.tau, config.k))
-        return
-    assert config.out is not None
-    for file in (Path(config.out), Path(config.out).with_suffix(".npz")):
-        if file.exists():
-            raise InputError(f"{file} exists; name another file or delete it")
-    base = HeadScores.load(Path(config.base)) if config.base else None
-    averaged = average(config.files, sets, base, tau=config.tau, k=config.k)
-    averaged.save(Path(config.out))
-    _log.info(summary(config.out, averaged, config.tau, config.k))
+    """Show, average, compare or convert."""
+    headset(typed(composed, HeadsetConfig))
 
 
-def average(
-    names: list[str], sets: "list[HeadScores]", base: "HeadScores | None", *, tau: float, k: int
-) -> "HeadScores":
-    """The mean of head sets scored on the same examples, with what the sets agree on.
+def headset(config: HeadsetConfig) -> None:
+    """Do what was asked for; tables go to standard output, all else to the log.
 
     Raises:
-        InputError: they differ in model, data, prompt, scorer, mode, match or shape.
+        InputError: the user's input is wrong, or `out` exists; nothing has been written then.
     """
-    import numpy as np
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    _log.setLevel(logging.INFO)
+    from sce.headsets.exchange import require_new
+    from sce.headsets.report import require_new_folder
 
-    from sce.records import HeadScores
-
-    first = sets[0]
-    adapters = [s.provenance.get("adapter_sha256") for s in sets]
-    if len(sets) < 2 or None in adapters or len(set(adapters)) < len(adapters):
-        raise InputError(
-            "an average is taken over at least two differently tuned models: name two or more "
-            "files that sce.score wrote with different adapters"
-        )
-    for name, other in zip(names[1:], sets[1:], strict=True):
-        _require_same(names[0], first, name, other)
-    if base is not None:
-        _require_same(names[0], first, "base", base)
-    arrays = [s.per_example for s in sets if s.per_example is not None]
-    per_example = np.mean(arrays, axis=0) if len(arrays) == len(sets) else None
-    shared = (
-        "model",
-        "weights_sha256",
-        "prompt_sha256",
-        "data_sha256",
-        "context_tokens",
-        "dtype",
-        "rope",
-        "versions",
-    )
-    members = [
-        {
-            "adapter_sha256": s.provenance.get("adapter_sha256"),
-            **(s.provenance.get("adapter") or {}),
-        }
-        for s in sets
-    ]
-    return HeadScores(
-        scorer=first.scorer,
-        mode=first.mode,
-        match=first.match,
-        scores=np.mean([s.scores for s in sets], axis=0),
-        num_examples=first.num_examples,
-        per_example=per_example,
-        provenance={**{n: first.provenance.get(n) for n in shared}, "members": members},
-        base_scores=None if base is None else base.scores,
-        reliability=_reliability(sets, base, tau=tau, k=k),
-    )
+    out = None if config.out is None else Path(config.out).expanduser()
+    if config.action == "compare" and out is not None:
+        require_new_folder(out)
+    elif config.action in ("average", "convert"):
+        assert out is not None
+        require_new(out, config.to or "sce")
+    sets = {name: _read(name, config) for name in config.files}
+    base = None if config.base is None else _read(config.base, config)
+    try:
+        _do(config, sets, base, out)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise InputError(f"out={out} cannot be written ({error})") from None
 
 
-def _require_same(name: str, one: "HeadScores", other_name: str, other: "HeadScores") -> None:
-    for what in ("scorer", "mode", "match", "shape", "num_examples"):
-        if getattr(one, what) != getattr(other, what):
-            raise InputError(
-                f"{name} and {other_name} cannot be averaged: {what} {getattr(one, what)} and "
-                f"{getattr(other, what)}"
-            )
-    for what in ("weights_sha256", "data_sha256", "prompt_sha256", "dtype", "rope"):
-        if one.provenance.get(what) != other.provenance.get(what):
-            raise InputError(f"{name} and {other_name} cannot be averaged: their {what} differs")
+def _do(
+    config: HeadsetConfig,
+    sets: "dict[str, HeadScores]",
+    base: "HeadScores | None",
+    out: Path | None,
+) -> None:
+    from sce.headsets.exchange import write
+
+    tau, k = config.tau, config.k
+    if config.action == "show":
+        texts = [summary(name, each, tau, k) for name, each in sets.items()]
+        sys.stdout.write("\n".join(texts) + "\n")
+    elif config.action == "compare":
+        _compare(config, sets, base, out)
+    elif out is not None and config.action == "convert":
+        write(sets[config.files[0]], out, str(config.to))
+        _log.info("wrote %s", out)
+    elif out is not None:
+        averaged = average(config.files, list(sets.values()), base, tau=tau, k=k)
+        averaged.save(out)
+        sys.stdout.write(summary(str(out), averaged, tau, k) + "\n")
 
 
-def _reliability(
-    sets: "list[HeadScores]", base: "HeadScores | None", *, tau: float, k: int
-) -> dict[str, Any]:
-    """Every set against every other, as a run is compared with a reference: the ceiling."""
-    from dataclasses import asdict
+def _read(name: str, config: HeadsetConfig) -> "HeadScores":
+    from sce.headsets.exchange import read
 
-    from sce.stats import compare
-
-    pairs = [
-        asdict(
-            compare(one.scores, other.scores, None if base is None else base.scores, tau=tau, k=k)
-        )
-        for a, b in combinations(sets, 2)
-        for one, other in ((a, b), (b, a))
-    ]
-    if not pairs:
-        return {}
-    kept = (
-        "recall",
-        "precision",
-        "jaccard",
-        "recall_at_k",
-        "recall_learned",
-        "cosine",
-        "cosine_learned",
-    )
-    means = {}
-    for name in kept:
-        values = [pair[name] for pair in pairs if pair[name] is not None]
-        means[name] = sum(values) / len(values) if values else None
-    return {"tau": tau, "k": k, "num_pairs": len(pairs), "seed_against_seed": means}
+    shape = None if config.shape is None else (config.shape[0], config.shape[1])
+    head_scores = read(Path(name).expanduser(), shape=shape)
+    if config.action != "convert" and config.k > head_scores.scores.size:
+        raise InputError(f"k={config.k}, but {name} has {head_scores.scores.size} heads")
+    return head_scores
 
 
-def summary(name: str, head_scores: "HeadScores", tau: float, k: int) -> str:
-    """What a person wants to know of a head set at a glance."""
-    import numpy as np
+def _compare(
+    config: HeadsetConfig,
+    sets: "dict[str, HeadScores]",
+    base: "HeadScores | None",
+    out: Path | None,
+) -> None:
+    from sce.headsets.comparing import compare_all
+    from sce.headsets.report import as_text, write
 
-    scores = head_scores.scores
-    layers, heads = head_scores.shape
-    order = np.argsort(-scores, axis=None, kind="stable")[: min(k, 10)]
-    top = ", ".join(f"{i // heads}-{i % heads} {scores.flat[i]:.3f}" for i in order)
-    lines = [
-        f"{name}: {head_scores.scorer}, {head_scores.mode}, {head_scores.match}, "
-        f"{layers} layers x {heads} heads, n = {head_scores.num_examples} examples",
-        f"  above {tau:g}: {int((scores > tau).sum())} of {scores.size} heads",
-        f"  top (layer-head): {top}",
-    ]
-    agreed = head_scores.reliability.get("seed_against_seed")
-    if agreed:
-        shown = ", ".join(f"{n} {v:.3f}" for n, v in agreed.items() if v is not None)
-        lines.append(f"  seed against seed at {head_scores.reliability['tau']:g}: {shown}")
-    return "\n".join(lines)
+    named = None if base is None else (str(config.base), base)
+    compared = compare_all(sets, named, tau=config.tau, k=config.k)
+    sys.stdout.write(as_text(compared))
+    if out is not None:
+        write(compared, out)
+        _log.info("wrote %s: compare.json, compare.csv, compare.png", out)
 
 
 def cli() -> None:

@@ -11,13 +11,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from sce.errors import InputError
+from sce.score_files import parse_json, read_per_example, read_text, score_map
 
 SCHEMA = "sce.heads/1"
+MODES = ("teacher_forced", "greedy", "prefill", "optimised")
+"""Where scores may come from: gold or emitted tokens, the question's, or a training of gates."""
+MATCHES = ("exact", "surface")
 
 
 @dataclass(frozen=True)
@@ -122,45 +125,80 @@ class HeadScores:
 
     @classmethod
     def load(cls, file: Path) -> "HeadScores":
-        """Read a HeadScores JSON and, where it is there, its .npz.
+        """Read a HeadScores JSON, plain or .gz, and, where it is there, its .npz.
 
         Raises:
-            InputError: no such file, not this schema, or scores of the wrong shape.
+            InputError: names the file and what is wrong with it: it is missing, truncated, no JSON
+                or of another schema; keys are missing or of no known value; scores are of another
+                shape or not finite (names the head); the .npz is of another shape or mean.
         """
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-            if content.get("schema") != SCHEMA:
-                raise InputError(f"{file}: schema {content.get('schema')!r}, not {SCHEMA}")
-            scores = np.asarray(content["scores"], dtype=np.float64)
-            shape = (content["num_layers"], content["num_heads"])
-            base = content.get("base_scores")
-            head_scores = cls(
-                scorer=content["scorer"],
-                mode=content["mode"],
-                match=content["match"],
-                scores=scores,
-                num_examples=int(content["num_examples"]),
-                per_example=_read_npz(file, content.get("per_example")),
-                provenance=dict(content.get("provenance") or {}),
-                base_scores=None if base is None else np.asarray(base, dtype=np.float64),
-                reliability=dict(content.get("reliability") or {}),
-            )
-        except FileNotFoundError:
-            raise InputError(f"{file}: no such file") from None
-        except (KeyError, TypeError, ValueError, AttributeError, OSError, BadZipFile) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{file}: not a HeadScores file ({error!r})") from None
-        if scores.shape != shape or (base is not None and head_scores.base_scores.shape != shape):  # type: ignore[union-attr]
-            raise InputError(f"{file}: scores of shape {scores.shape}, but it says {shape}")
-        return head_scores
+            return _from_json(parse_json(read_text(file)), file)
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from None
 
 
-def _read_npz(file: Path, name: str | None) -> np.ndarray | None:
-    if name is None or not (file.parent / Path(name).name).is_file():
-        return None
-    with np.load(file.parent / Path(name).name, allow_pickle=False) as arrays:
-        return arrays["scores"].astype(np.float64)
+def _from_json(content: Any, file: Path) -> HeadScores:
+    origin, agreed = _checked_header(content)
+    shape = (content["num_layers"], content["num_heads"])
+    scores, base, per_example = score_map(content["scores"], shape), None, None
+    if content.get("base_scores") is not None:
+        try:
+            base = score_map(content["base_scores"], shape)
+        except InputError as error:
+            raise InputError(f"base_scores: {error}") from None
+    if (name := content.get("per_example")) is not None:
+        beside = file.parent / Path(str(name)).name
+        # The JSON may have been handed on alone: then there are no intervals, and no error.
+        if beside.is_file():
+            per_example = read_per_example(beside, scores, content["num_examples"])
+    return HeadScores(
+        scorer=content["scorer"],
+        mode=content["mode"],
+        match=content["match"],
+        scores=scores,
+        num_examples=content["num_examples"],
+        per_example=per_example,
+        provenance=origin,
+        base_scores=base,
+        reliability=agreed,
+    )
+
+
+def _checked_header(content: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Provenance and reliability, once all that is not a score has a value that may be."""
+    if not isinstance(content, dict):
+        raise InputError("not a HeadScores file: no JSON object")
+    if content.get("schema") != SCHEMA:
+        raise InputError(
+            f"schema {content.get('schema')!r}, not {SCHEMA!r}; for other tools' files see "
+            "python -m sce.headset action=convert"
+        )
+    keys = ("scorer", "mode", "match", "num_layers", "num_heads", "num_examples", "scores")
+    if missing := [key for key in keys if key not in content]:
+        raise InputError(f"not a HeadScores file: {', '.join(missing)} missing")
+    origin, agreed = _checked_notes(content)
+    # Other tools' files may not say how many examples they were made of.
+    least = 0 if "imported_from" in origin else 1
+    for key, low in (("num_layers", 1), ("num_heads", 1), ("num_examples", least)):
+        if type(content[key]) is not int or content[key] < low:
+            raise InputError(f"{key} is {content[key]!r}, not a whole number >= {low}")
+    if not isinstance(content["scorer"], str) or not content["scorer"]:
+        raise InputError(f"scorer is {content['scorer']!r}, not a name")
+    for key, known in (("mode", MODES), ("match", MATCHES)):
+        if content[key] not in known:
+            raise InputError(f"{key} is {content[key]!r}, not one of {', '.join(known)}")
+    return origin, agreed
+
+
+def _checked_notes(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    origin, agreed = (content.get(name) or {} for name in ("provenance", "reliability"))
+    if not isinstance(origin, dict) or not isinstance(agreed, dict):
+        raise InputError("provenance or reliability is no JSON object")
+    members, adapter = origin.get("members") or [], origin.get("adapter") or {}
+    if not isinstance(members, list) or any(not isinstance(p, dict) for p in (*members, adapter)):
+        raise InputError("provenance: members or adapter is no JSON object")
+    return origin, agreed
 
 
 def _rounded(scores: np.ndarray) -> list[list[float]]:

@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 
 from conftest import SHARED_DATA
 from sce.errors import InputError
-from sce.exchange import ENDINGS, KINDS, guess, read, write
+from sce.headsets.exchange import ENDINGS, KINDS, guess, read, write
 from sce.records import HeadScores
 from sce.stats import head_set
 

@@ -10,12 +10,13 @@ import pytest
 from matplotlib.image import imread
 
 from runs import configured
-from sce import comparing, exchange
 from sce.commands import HeadsetConfig
-from sce.compare_report import as_text, write
-from sce.comparing import compare_all, letter, require_comparable
 from sce.errors import InputError
+from sce.figures import overlap_matrix, recall_over_k
 from sce.headset import headset
+from sce.headsets import comparing, exchange
+from sce.headsets.comparing import compare_all, letter, require_comparable
+from sce.headsets.report import as_text, write
 from sce.records import HeadScores
 
 PROVENANCE = {
@@ -79,7 +80,7 @@ def test_a_comparison_has_the_values_worked_out_by_hand():
     assert forth.cosine == pytest.approx(2 / np.sqrt(3 * 4))
     assert forth.cosine_learned == pytest.approx(1 / np.sqrt(2 * 3))
     first = compared.pairs[0]
-    assert 0 < first.recall_p_value <= 1
+    assert first.recall_p_value == pytest.approx(2 / 4 * 1 / 4, abs=0.02)  # the layers kept
     assert first.partial_given_layer is not None
     assert first.curves.by_k["recall"][first.curves.ks.index(2)] == 1 / 2
     assert first.intervals == {}
@@ -218,6 +219,32 @@ def test_json_csv_and_picture_hold_the_same_rows(tmp_path):
     with pytest.raises(InputError, match="out exists; name another folder"):
         write(compared, tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
+
+
+def test_the_matrix_has_a_number_in_every_cell_that_has_one():
+    cells = {("A", "B"): (0.5, 0.25, 0.75), ("B", "A"): (None, None, None)}
+    (axis,) = overlap_matrix(["A", "B"], cells, title="recall").axes
+    drawn = {(text.get_position(), text.get_text()) for text in axis.texts}
+    assert drawn == {((1, 0), "0.50\n[0.25, 0.75]"), ((0, 1), "-")}
+    (image,) = axis.images
+    assert np.ma.filled(image.get_array(), -1).tolist() == [[-1, 0.5], [-1, -1]]
+
+
+def test_curves_have_a_panel_a_reference_and_a_colour_a_run():
+    line = {
+        "ks": [1, 2, 4],
+        "recall": [None, 0.5, 1.0],
+        "null": [0.1, 0.2, 0.3],
+        "at_k": (0.4, 0.6),
+    }
+    panels = {"A": {"B": line, "C": {**line, "at_k": None}}, "B": {"A": line}, "C": {"A": line}}
+    figure = recall_over_k(panels, k=2)
+    shown = [axis for axis in figure.axes if axis.get_visible()]
+    assert [axis.get_title() for axis in shown] == ["reference A", "reference B", "reference C"]
+    assert [len(axis.lines) for axis in shown] == [4, 2, 2]  # recall and null of every run
+    assert [len(axis.collections) for axis in shown] == [1, 1, 1]  # intervals
+    assert shown[1].lines[0].get_color() == shown[2].lines[0].get_color()
+    assert shown[0].lines[0].get_color() != shown[1].lines[0].get_color()
 
 
 def test_sets_have_letters():
