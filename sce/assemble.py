@@ -114,9 +114,8 @@ def settings(
     if config.match == "surface":
         ids = range(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
         canonical = canonical_ids(parts.tokenizer.batch_decode([[i] for i in ids]))
-    own = [n for s in scorers if (n := SCORERS[s].SPEC.max_new_tokens) is not None]
     return DecodeSettings(
-        max_new_tokens=config.max_new_tokens or max([MAX_NEW_TOKENS[config.data.task], *own]),
+        max_new_tokens=config.max_new_tokens or MAX_NEW_TOKENS[config.data.task],
         end_ids=frozenset(build.end_token_ids(model)),
         scorers=scorers,
         modes=modes,

@@ -14,7 +14,7 @@ from sce.errors import InputError
 from sce.heads import GREEDY, PREFILL, SCORERS, TEACHER_FORCED, Trace
 from sce.heads.insight import cited_spans
 from sce.model.build import head_shape
-from sce.model.projections import HeadOutputs, head_outputs, unembedding
+from sce.model.projections import HeadOutputs, head_outputs, require_ungated, unembedding
 from sce.model.reads import LookedAt, Mass, Read, Write
 
 Scores = Mapping[tuple[str, str], Float[Tensor, "layers heads"]]
@@ -134,7 +134,9 @@ class Tracer:
 
     @cached_property
     def _outputs(self) -> dict[int, HeadOutputs]:
-        return head_outputs(self._model, self._num_heads)
+        outputs = head_outputs(self._model, self._num_heads)
+        require_ungated(outputs)
+        return outputs
 
     def _asked(self, example: Encoded) -> Asked:
         if example.asked is None:
@@ -227,7 +229,7 @@ class Tracer:
             emitted=emitted if table is None else table[emitted],
             prompt=prompt if table is None else table[prompt],
             evidence=torch.from_numpy(example.evidence).long(),
-            needles=torch.from_numpy(example.needles).long(),
+            needles=_needles(example),
             cited=self._cited(example, mode, pieces),
             pieces=pieces,
             text=None if read is None else lambda count: read(tokens[:count]),
@@ -265,6 +267,18 @@ class Tracer:
         first, last = asked.question.tolist()
         count = last - first if phase == PREFILL else asked.num_null
         return mass[..., :count].mean(dim=-1)
+
+
+def _needles(example: Encoded) -> Int[Tensor, " evidence"]:
+    """Which span each evidence position belongs to, those of a document counted as its first."""
+    needles = torch.from_numpy(example.needles).to(torch.long, copy=True)
+    gold = [] if example.asked is None else example.asked.gold.tolist()
+    evidence = torch.from_numpy(example.evidence)
+    for first, last in gold:
+        own = (first <= evidence) & (evidence < last)
+        if own.any():
+            needles[own] = needles[own].min()
+    return needles
 
 
 def _rows(spans: Sequence[tuple[int, int]], device: torch.device) -> Int[Tensor, "batch rows"]:

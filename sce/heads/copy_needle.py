@@ -19,9 +19,10 @@ SPEC = Spec(modes=(TEACHER_FORCED, GREEDY))
 def score(trace: Trace) -> Float[Tensor, "layers heads"]:
     """Distinct evidence positions copied over evidence tokens, 0..1."""
     layers, heads, _ = trace.looked_at.shape
-    # A slot more than the prompt has, for the steps that copied nothing.
-    slot = torch.where(trace.copied, trace.looked_at, len(trace.prompt))
-    size = (layers, heads, len(trace.prompt) + 1)
-    hit = torch.zeros(size, dtype=torch.float64, device=trace.prompt.device)
+    count = trace.evidence.numel()
+    # A slot more than there is evidence, for the steps that copied nothing.
+    found = torch.searchsorted(trace.evidence, trace.looked_at.contiguous())
+    slot = torch.where(trace.copied, found, count)
+    hit = torch.zeros((layers, heads, count + 1), dtype=torch.float64)
     hit.scatter_(2, slot, 1.0)
-    return hit[..., :-1].sum(dim=-1) / max(1, trace.evidence.numel())
+    return hit[..., :-1].sum(dim=-1) / max(1, count)

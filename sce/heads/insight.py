@@ -48,6 +48,6 @@ def cited_spans(pieces: Sequence[str], span_of: Mapping[str, int]) -> list[int]:
     ends = torch.tensor([len(piece) for piece in pieces], dtype=torch.long).cumsum(0).tolist()
     for number, first, last in cited_characters("".join(pieces)):
         for token, end in enumerate(ends):
-            if end - len(pieces[token]) < last and first < end:
+            if max(first, end - len(pieces[token])) < min(last, end):
                 cited[token] = span_of.get(number, WRONG_CITATION)
     return cited

@@ -23,8 +23,6 @@ class Spec:
     """Whether it reads `Trace.written`."""
     question: bool = False
     """Whether it reads `Trace.mass` and `Trace.null_mass`."""
-    max_new_tokens: int | None = None
-    """Greedy tokens where the user asks for no number; None: the task's."""
 
     def refusal(self, name: str, mode: str, task: str) -> str | None:
         """Why this scorer cannot be used so; None if it can."""

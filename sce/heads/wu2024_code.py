@@ -5,8 +5,10 @@
 Steps are counted, not positions, so a token copied twice counts twice and a score may exceed 1. The
 model answers by itself; decoding stops after a line. k is the evidence E, the whole needle; their
 code takes the clause of it that answers (`real_needle`), so the scores in their files are larger by
-the ratio of the two lengths. An example is kept only if the answer's ROUGE-1 recall, stemmed, exceeds 50%: where it
-is not, there is no score (NaN), and means are over the kept examples alone.
+the ratio of the two lengths.
+
+An example is kept only if the answer's ROUGE-1 recall, stemmed, exceeds 50%: where it is not, there
+is no score (NaN), and means are over the kept examples alone.
 
 nightdessert/Retrieval_Head, retrieval_head_detection.py (Wu et al. 2024, arXiv 2404.15574).
 """
@@ -22,7 +24,7 @@ from sce.heads.trace import GREEDY, Spec, Trace
 
 MAX_STEPS = 50
 MIN_RECALL = 0.5
-SPEC = Spec(modes=(GREEDY,), tasks=("needle",), max_new_tokens=MAX_STEPS)
+SPEC = Spec(modes=(GREEDY,), tasks=("needle",))
 _rouge = rouge_scorer.RougeScorer(["rouge1"], use_stemmer=True)
 
 

@@ -34,6 +34,7 @@ ATTENTION_PROJECTIONS = (
     *("c_attn", "attn.c_proj"),  # GPT-2
     *("query_key_value", "attention.dense"),  # GPT-NeoX
     *("qkv_proj", "self_attn.dense"),  # Phi
+    "self_attn.out_proj",  # LFM2
 )
 SCE_FILE = "sce.json"
 

@@ -30,7 +30,9 @@ class Probe:
         self.reads: Mapping[str, Read] = {}
         """By name. Those without rows are made of single-token passes, the others of the rest."""
         self._found: dict[str, dict[int, Num[Tensor, "batch heads rows"]]] = {}
-        self._hidden: dict[tuple[int, int], Bool[Tensor, "batch 1 rows keys"]] = {}
+        self._hidden: dict[
+            tuple[int, int], tuple[CausalRows, Bool[Tensor, "batch 1 rows keys"]]
+        ] = {}
 
     def see(
         self,
@@ -86,14 +88,15 @@ class Probe:
         wanted = query.detach().gather(2, index)
         about = (id(mask), id(rows))
         if about not in self._hidden:  # layers of one kind share their mask
-            self._hidden[about] = ~mask.rows(rows)
+            self._hidden[about] = (mask, ~mask.rows(rows))  # held, or its id might be another's
+        hidden = self._hidden[about][1]
         kv_heads = key.shape[1]
         group = query.shape[1] // kv_heads
         step = max(1, MAX_LOGITS // (rows.numel() * key.shape[2] * group))
         for first in range(0, kv_heads, step):
             kv, heads = slice(first, first + step), slice(first * group, (first + step) * group)
             logits = row_logits(wanted[:, heads], key.detach()[:, kv], scale, cap)
-            logits = logits.masked_fill_(self._hidden[about], float("-inf"))
+            logits = logits.masked_fill_(hidden, float("-inf"))
             own_sinks = None if sinks is None else sinks.detach()[heads]
             yield Rows(
                 _layer(module), heads, logits, value.detach()[:, kv], own_sinks, mask.key_offset

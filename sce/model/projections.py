@@ -4,6 +4,7 @@ The projection's input is the outputs of all query heads side by side, so head h
 slice h * dim .. (h + 1) * dim, whatever the number of key-value heads and the hidden size.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,8 @@ class HeadOutputs:
         By the projection's own derivative, so it holds for LoRA and for quantised weights.
         """
         batch, rows, _ = direction.shape
-        dtype = next(self.projection.parameters()).dtype
+        floating = [p.dtype for p in self.projection.parameters() if p.is_floating_point()]
+        dtype = floating[0] if floating else torch.float32
         width = self.num_heads * self.dim
         zeros = torch.zeros(batch, rows, width, dtype=dtype, device=direction.device)
         with torch.enable_grad():
@@ -77,6 +79,31 @@ def head_outputs(model: nn.Module, num_heads: int) -> dict[int, HeadOutputs]:
         width = _in_features(projection)
         found[layer] = HeadOutputs(layer, module, projection, num_heads, width // num_heads)
     return found
+
+
+def require_ungated(outputs: Mapping[int, HeadOutputs]) -> None:
+    """Refuse layers that gate their heads' outputs before the projection.
+
+    There W_O v_j is not what a head writes: the gate, which the query decides on, comes between.
+
+    Raises:
+        InputError: a layer has a gate, by the name of a part, or queries of twice the width
+            (Qwen3-Next makes both of one projection).
+    """
+    for layer, output in outputs.items():
+        parts = dict(output.attention.named_children())
+        named = any("gate" in name or name == "g_proj" for name in parts)
+        queries = _out_features(parts.get("q_proj"))
+        if named or queries == 2 * output.num_heads * output.dim:
+            raise InputError(
+                f"layer {layer} ({type(output.attention).__name__}) gates its heads' outputs "
+                "before the output projection, where ov_write is not defined; use another scorer"
+            )
+
+
+def _out_features(projection: nn.Module | None) -> int | None:
+    base = getattr(projection, "base_layer", projection)  # inside LoRA
+    return getattr(base, "out_features", None)
 
 
 def _in_features(projection: nn.Module) -> int:

@@ -25,7 +25,7 @@ from sce.decode import DecodeSettings, decode
 from sce.errors import InputError
 from sce.model.projections import HeadOutputs
 
-STEPS = 6
+STEPS = 12
 COUNTS = ("copy", "copy_needle", "insight")
 BOTH = ("teacher_forced", "greedy")
 IMPLEMENTATIONS = ("sce_fused", "sce_eager")
@@ -55,7 +55,9 @@ def layers_with_heads(name: str) -> list[int]:
 
 def output_projection(model: nn.Module, layer: int) -> nn.Module:
     block = model.base_model.h if hasattr(model.base_model, "h") else model.base_model.layers
-    (attention,) = [m for n, m in block[layer].named_children() if n.endswith(("attn", "attention"))]
+    (attention,) = [
+        m for n, m in block[layer].named_children() if n.endswith(("attn", "attention"))
+    ]
     (found,) = [
         module
         for name, module in attention.named_children()
@@ -145,7 +147,7 @@ def counted(example: Encoded, answer: list[int], looks: np.ndarray) -> dict[str,
     for at in np.ndindex(LAYERS, HEADS):
         steps = list(enumerate(zip(looks[at].tolist(), answer, strict=True)))
         copied = [j for _, (j, y) in steps if j in span_of and prompt[j] == y]
-        right = [t for t, span in citing if span_of.get(int(looks[at][t]), None) == span]
+        right = [t for t, span in citing if span_of.get(int(looks[at][t])) == span]
         scores["copy"][at] = len(copied) / len(answer) if answer else 0
         scores["copy_needle"][at] = len(set(copied)) / len(span_of)
         scores["insight"][at] = len(right) / len(citing) if citing else 0
@@ -245,8 +247,8 @@ def test_every_scorer_finds_something_to_compare(name):
     every = [expected(name, padding, n)[0] for padding in EXAMPLES for n in range(3)]
     for key in every[0]:
         values = np.stack([scores[key] for scores in every])
-        assert len(np.unique(values)) > 3, key
-        assert np.abs(values[:, layers_with_heads(name)]).max() > 0.02, key
+        assert np.count_nonzero(values) > 2, key
+        assert np.abs(values).max() > 0.02, key
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -259,8 +261,20 @@ def test_what_is_compared_with_is_what_the_stock_model_does(name):
         mixed = np.concatenate(list(weights @ values), axis=-1)
         same = np.allclose(mixed, found.mixed[layer], atol=1e-5)
         assert same == (name not in GATED)
-        totals = weights.sum(axis=-1)
-        assert (totals < 0.999).all() if name in SINKS else np.allclose(totals, 1, atol=1e-5)
+    totals = np.stack([weights.sum(axis=-1) for weights in found.weights.values()])
+    assert np.mean(totals < 0.9) > 0.1 if name in SINKS else np.allclose(totals, 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("padding", EXAMPLES)
+@pytest.mark.parametrize("name", ["llama", "mistral", "gpt2", "lfm2"])
+def test_a_scorer_alone_without_a_greedy_answer_gives_the_same(name, padding):
+    model, batch = families.build(name, "sce_fused"), collate(EXAMPLES[padding])
+    every = decode(model, batch, settings(name))
+    for scorer, mode in (("query_focused", "prefill"), ("ov_write", "teacher_forced")):
+        alone = replace(settings(name, scorer), max_new_tokens=0, modes=(mode,))
+        for one, other in zip(decode(model, batch, alone), every, strict=True):
+            assert set(one.scores) == {(scorer, mode)}
+            torch.testing.assert_close(one.scores[scorer, mode], other.scores[scorer, mode])
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -276,7 +290,7 @@ def test_a_layer_without_heads_scores_zero(name, layer, implementation):
 @pytest.mark.parametrize("name", GATED)
 def test_writes_through_a_gate_are_refused_and_nothing_else(name):
     model, batch = families.build(name, "sce_fused"), collate(EXAMPLES["left"])
-    with pytest.raises(InputError, match="ov_write.*gate"):
+    with pytest.raises(InputError, match=r"gates its heads' outputs.*ov_write"):
         decode(model, batch, settings(name, "copy", "ov_write"))
     decode(model, batch, settings(name, "copy"))
 
