@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sce.commands import DatasetConfig, HeadsetConfig, ScoreConfig, TrainConfig, WriteConfig
 from sce.errors import InputError
+from sce.intervene_options import InterveneConfig
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -26,6 +27,7 @@ def register() -> None:
         "train_schema": TrainConfig,
         "score_schema": ScoreConfig,
         "headset_schema": HeadsetConfig,
+        "intervene_schema": InterveneConfig,
         "dataset_schema": DatasetConfig,
         "write_schema": WriteConfig,
     }.items():

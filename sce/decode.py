@@ -100,7 +100,7 @@ def prefix_cache(model: Any, batch: Batch) -> DynamicCache:
     """Keys and values of every prompt column but the last.
 
     What does not change while only the answer's steps are meddled with: computed once, it serves
-    any number of `decode` calls. Not for models that keep a state (`_keeps_state`).
+    any number of `decode` calls. Not for models that keep a state (`keeps_state`).
     """
     cache, count = DynamicCache(), batch.num_prompt - 1
     mask = batch.attention_mask
@@ -115,7 +115,7 @@ def prefix_cache(model: Any, batch: Batch) -> DynamicCache:
     return cache
 
 
-def _keeps_state(model: Any) -> bool:
+def keeps_state(model: Any) -> bool:
     """Whether some layer has a running state instead of keys, which cannot be cropped (hybrids)."""
     if not isinstance(model, nn.Module):
         return False
@@ -139,7 +139,7 @@ class _Run:
     keeps_state: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        self.keeps_state = _keeps_state(self.model)
+        self.keeps_state = keeps_state(self.model)
 
     def prefill(
         self, prefix: DynamicCache | None

@@ -205,17 +205,20 @@ def knockout_curves(
         title: above, followed by n.
     """
     known = any(value is not None for c in curves for value in c.get("closed_book", []))
-    figure = Figure(figsize=(6.4 + 4.6 * known, 4.4), layout="constrained")
+    num_names = len({curve["name"] for curve in curves})
+    size = (6.0 + 4.6 * known, 4.2 + 0.25 * num_names)
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, 1 + known, squeeze=False)[0]
-    _draw_curves(axes[0], curves, "f1", before["f1"])
+    _draw_curves(axes[0], curves, "f1", before)
     axes[0].set_ylabel("F1, mean and 95% interval over examples")
     axes[0].set_title(f"documents given (n = {before['n']})", fontsize=9)
     if known:
-        _draw_curves(axes[1], curves, "closed_book", 1.0)
+        _draw_curves(axes[1], curves, "closed_book", before)
         count = before["closed_book_n"]
         axes[1].set_title(f"no documents: known without ablation (n = {count})", fontsize=9)
         axes[1].set_ylabel("share still answered right")
-    axes[0].legend(fontsize=8)
+    lines = axes[0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=3, fontsize=8)
     figure.suptitle(title, fontsize=10)
     return figure
 
@@ -224,7 +227,7 @@ _CONTROLS = {"layer_matched": ("s--", "random, same layers"), "uniform": ("^:", 
 
 
 def _draw_curves(
-    axis: Any, curves: Sequence[Mapping[str, Any]], name: str, start: float | None
+    axis: Any, curves: Sequence[Mapping[str, Any]], name: str, before: Mapping[str, Any]
 ) -> None:
     """One colour a score file, one line style a kind; every draw of a control is a dot."""
     names = list(dict.fromkeys(curve["name"] for curve in curves))
@@ -233,16 +236,17 @@ def _draw_curves(
         colour = f"C{names.index(curve['name']) % 10}"
         ks = np.array([0, *curve["k"]], dtype=float)
         means, low, high = (
-            np.array([start if n == name else np.nan, *curve[n]], dtype=float)
+            np.array([before[n], *curve[n]], dtype=float)
             for n in (name, f"{name}_low", f"{name}_high")
         )
         strong = curve["kind"] == "heads"
         label = f"{curve['name']}: {label}"
         axis.plot(ks, means, style, color=colour, alpha=1 if strong else 0.6, ms=4, label=label)
-        axis.fill_between(ks[1:], low[1:], high[1:], color=colour, alpha=0.18 if strong else 0.07)
+        axis.fill_between(ks, low, high, color=colour, alpha=0.18 if strong else 0.07)
         if name == "f1" and not strong:
             for k, draws in zip(curve["k"], curve["draws"], strict=True):
                 axis.plot([k] * len(draws), draws, ".", color=colour, alpha=0.35, ms=3)
+    axis.set_xticks(sorted({0, *(k for curve in curves for k in curve["k"])}))
     axis.set_ylim(-0.03, 1.03)
     axis.set_xlabel("heads ablated")
 
@@ -259,7 +263,9 @@ def patch_bars(rows: Mapping[str, Sequence[Mapping[str, Any]]], *, title: str) -
     for axis, (way, of_way) in zip(axes, rows.items(), strict=True):
         *bars, source = of_way
         labels = [
-            row["name"] if row["draw"] is None else f"{row['name']}:\nrandom {row['draw'] + 1}"
+            f"as {row['name']}:\nrandom {row['draw'] + 1}"
+            if row["draw"] is not None
+            else row["name"] + (f"\nk = {row['k']}" if row["k"] else "")
             for row in bars
         ]
         colours = ["0.5", *("tab:blue" if r["draw"] is None else "0.8" for r in bars[1:])]

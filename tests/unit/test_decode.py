@@ -108,7 +108,9 @@ def test_greedy_answers_equal_transformers_generate(tiny_folder):
         example(rng.integers(2, 800, size=n).tolist(), [1], [5], 1, str(n)) for n in (30, 41, 17)
     ]
     batch = collate(examples)
-    model = AutoModelForCausalLM.from_pretrained(tiny_folder, attn_implementation="sce_fused").eval()
+    model = AutoModelForCausalLM.from_pretrained(
+        tiny_folder, attn_implementation="sce_fused"
+    ).eval()
     ours = decode(model, batch, DecodeSettings(max_new_tokens=12))
     model.set_attn_implementation("eager")
     prompt = batch.num_prompt

@@ -71,7 +71,10 @@ def test_commands_in_the_readme_name_options_that_exist():
     from runs import configured
     from sce.commands import DatasetConfig, HeadsetConfig, ScoreConfig, TrainConfig, WriteConfig
 
+    from sce.intervene_options import InterveneConfig
+
     schemas = {
+        "intervene": InterveneConfig,
         "train": TrainConfig,
         "score": ScoreConfig,
         "headset": HeadsetConfig,

@@ -1,0 +1,133 @@
+"""python -m sce.intervene: take heads out, or patch them from another model, and see what it does.
+
+Writes results.json (schema sce.intervention/1), table.csv and figure.png into a new folder, prints
+a table, and logs the curves.
+"""
+
+import logging
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+
+from sce.config import CONF, register, typed
+from sce.errors import InputError
+from sce.intervene_options import InterveneConfig
+from sce.one_line import one_line_errors, run
+
+register()
+_log = logging.getLogger("sce")
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="intervene")
+@one_line_errors
+def main(composed: DictConfig) -> None:
+    """Knock out or patch."""
+    intervene(typed(composed, InterveneConfig))
+
+
+def intervene(config: InterveneConfig) -> Path:
+    """Intervene as configured; returns the folder written.
+
+    Raises:
+        InputError: the user's input is wrong, or the folder holds something.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    _log.setLevel(logging.INFO)
+    # PEFT's call into transformers; it says nothing about the run.
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+    out = Path(config.out).expanduser()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"out={config.out} exists and is not empty; name another folder")
+    from sce.figures import save_png
+    from sce.interventions.command import answer_knocked_out, answer_patched
+    from sce.interventions.report import flat_rows, printed, results, write_csv
+    from sce.records import finite, write_json
+
+    knocked_out = config.method == "knockout"
+    found = answer_knocked_out(config) if knocked_out else answer_patched(config)
+    result = finite(results(config, found))
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "results.json", result)
+    write_csv(out / "table.csv", flat_rows(result))
+    save_png(_figure(result), out / "figure.png")
+    _log.info(printed(result))
+    _log_curves(config, result, out)
+    _log.info("wrote %s: results.json, table.csv, figure.png", out)
+    return out
+
+
+def _figure(result: dict[str, Any]) -> Any:
+    from sce.figures import knockout_curves, patch_bars
+
+    if result["method"] == "patch":
+        rows = {way: found["rows"] for way, found in result["directions"].items()}
+        return patch_bars(rows, title=f"patching at the answer's positions, {result['task']}")
+    where = "all positions" if result["positions"] == "all" else "from the last prompt token on"
+    title = f"knockout ({result['ablation']}, {where}), {result['task']}"
+    return knockout_curves(result["curves"], result["rows"][0], title=title)
+
+
+def _log_curves(config: InterveneConfig, result: dict[str, Any], out: Path) -> None:
+    """One point a size of set, x axis k; patching has one point. And the figure."""
+    from sce.logger import make_logger
+
+    run_logger = make_logger(
+        config.logger,
+        run_dir=out.absolute(),
+        run_name=out.name,
+        config=asdict(config),
+        tags=[config.data.task, config.model.name_or_path],
+        job_type=f"intervene-{config.method}",
+    )
+    _log.info(run_logger.message)
+    logger = run_logger.logger
+    exit_code = 1
+    try:
+        if logger is not None:
+            for step, metrics in sorted(_points(result).items()):
+                logger.log_metrics(metrics, step=step)
+            if hasattr(logger, "log_image"):
+                logger.log_image("intervene/figure", [str(out / "figure.png")])  # type: ignore[attr-defined]
+        exit_code = 0
+    finally:
+        run_logger.finish(exit_code)
+
+
+def _points(result: dict[str, Any]) -> dict[int, dict[str, float]]:
+    """Step (k of a knockout, else 0) -> metrics under intervene/."""
+    points: dict[int, dict[str, float]] = {}
+    if result["method"] == "patch":
+        found = {
+            f"intervene/{way}/{row['name']}/{row['kind']}-{row['draw'] or 0}/{name}": row[name]
+            for way, of_way in result["directions"].items()
+            for row in of_way["rows"]
+            for name in ("f1", "exact_match", "answer_nll", "share")
+            if row.get(name) is not None
+        }
+        return {0: found}
+    before = result["rows"][0]
+    for curve in result["curves"]:
+        stem = f"intervene/{curve['name']}/{curve['kind']}"
+        at_0 = points.setdefault(0, {"intervene/k": 0})
+        at_0 |= {f"{stem}/{name}": before[name] for name in ("f1", "answer_nll")}
+        areas = {f"{stem}/{name}": curve[name] for name in ("cpr", "cmd")}
+        at_0 |= {name: value for name, value in areas.items() if value is not None}
+        for index, k in enumerate(curve["k"]):
+            at_k = points.setdefault(k, {"intervene/k": k})
+            for name in ("f1", "answer_nll", "closed_book"):
+                if name in curve and curve[name][index] is not None:
+                    at_k[f"{stem}/{name}"] = curve[name][index]
+    return points
+
+
+def cli() -> None:
+    """Console script."""
+    run(main)
+
+
+if __name__ == "__main__":
+    cli()

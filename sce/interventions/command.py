@@ -1,0 +1,261 @@
+"""What python -m sce.intervene runs: sets chosen, models loaded, every set answered."""
+
+import logging
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sce.assemble import Parts, assemble, context_warnings, facts, scored_model, settings
+from sce.data.batch import Batch
+from sce.data.encode import Encoded
+from sce.data.loader import eval_loader
+from sce.intervene_options import InterveneConfig
+from sce.interventions.answering import (
+    NONE,
+    SOURCE,
+    TARGET,
+    WAYS,
+    Act,
+    Answering,
+    Patchings,
+)
+from sce.interventions.closed_book import SHIPPED, closed_book
+from sce.interventions.controls import LAYER_MATCHED, UNIFORM, Condition
+from sce.interventions.effects import Answers
+from sce.interventions.knockout import head_means, knockout
+from sce.interventions.select import Heads, all_heads
+from sce.interventions.sets import RANDOM, knocked_out, patched_sets, read_scores, with_controls
+from sce.model.adapters import UNTUNED, load_adapters, require_same_base
+from sce.model.build import fit_options_to_adapter, load_model, read_adapter_note
+from sce.model.projections import head_outputs
+from sce.model.weights import weights_sha256
+from sce.records import HeadScores, provenance
+
+KNOCKOUT = ""
+"""In the place of a direction, where there is none."""
+_log = logging.getLogger("sce")
+
+
+@dataclass
+class Answered:
+    """All that the numbers are made of."""
+
+    conditions: list[Condition]
+    answers: dict[str, dict[Heads, Answers]]
+    """Direction, or KNOCKOUT -> set -> answers; NONE is no intervention."""
+    givers: dict[str, Answers] = field(default_factory=dict)
+    """Direction -> answers of the model whose outputs are patched in."""
+    known: dict[Heads, np.ndarray] | None = None
+    """Set -> of the closed-book questions that are answered right without ablation, 1 where they
+    still are; None: not asked."""
+    known_ids: list[str] = field(default_factory=list)
+    """Which questions those are."""
+    num_asked: int = 0
+    """Closed-book questions there are."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Provenance, score files and warnings."""
+
+
+def answer_knocked_out(config: InterveneConfig) -> Answered:
+    """Answer the split with every set ablated.
+
+    Raises:
+        InputError: the user's input is wrong; found before the weights load where it can be.
+    """
+    adapter = _folder(config.adapter)
+    names = [config.split, *([config.calibration] if config.ablation == "mean" else [])]
+    parts = _parts(config, names, adapter)
+    scores = read_scores(config, parts.shape, parts.source.sha256)
+    chosen = knocked_out(config, scores, parts.shape)
+    questions = _questions(config, parts)
+    model = scored_model(parts, adapter)
+    headless, kinds = _headless(parts, model), (LAYER_MATCHED, UNIFORM)
+    conditions = with_controls(config, chosen, parts.shape, kinds=kinds, headless=headless)
+    sets = [NONE, *dict.fromkeys(c.heads for c in conditions)]
+    answering, act = _answering(config, parts, model), _ablating(config, parts, model)
+    share = config.positions == "answer"
+    encoded = parts.splits[config.split].encoded
+    outcomes = answering.each(encoded, sets, act, share_context=share)
+    found = Answered(conditions, {KNOCKOUT: {h: answering.answers(o) for h, o in outcomes.items()}})
+    if questions:
+        _ask(found, answering, questions, act, share_context=share)
+    found.facts = _facts(config, parts, scores, {"adapter": adapter}, conditions)
+    return found
+
+
+def _ask(
+    found: Answered,
+    answering: Answering,
+    questions: Sequence[Encoded],
+    act: Act,
+    *,
+    share_context: bool,
+) -> None:
+    """Put the closed-book questions that the model knows to every ablated model."""
+    (before,) = answering.each(questions, [NONE], act, share_context=share_context).values()
+    right = answering.right(before) == 1
+    known = [outcome.example for outcome, yes in zip(before, right, strict=True) if yes]
+    found.num_asked, found.known_ids = len(questions), [example.id for example in known]
+    sets = list(found.answers[KNOCKOUT])
+    outcomes = answering.each(known, sets, act, share_context=share_context) if known else {}
+    found.known = {heads: answering.right(outcomes.get(heads, [])) for heads in sets}
+    _log.info("closed book: %d of %d questions answered right", len(known), len(questions))
+
+
+def answer_patched(config: InterveneConfig) -> Answered:
+    """Answer the split with every set patched, in one direction or both.
+
+    Raises:
+        InputError: the user's input is wrong; found before the weights load where it can be.
+    """
+    folders = {SOURCE: _folder(config.source), TARGET: _folder(config.target)}
+    given = {name: folder for name, folder in folders.items() if folder is not None}
+    require_same_base(given)
+    first, *others = given.values()
+    parts = _parts(config, [config.split], first)
+    for folder in others:
+        fit_options_to_adapter(config.model, parts.source, folder)
+    scores = read_scores(config, parts.shape, parts.source.sha256)
+    chosen = patched_sets(config, scores, parts.shape)
+    model = load_adapters(load_model(parts.source, config.model, parts.attention), given)
+    model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    headless = _headless(parts, model)
+    chosen = [replace(c, heads=c.heads - headless) for c in chosen]
+    kinds = (LAYER_MATCHED,) if RANDOM in config.sets else ()
+    conditions = with_controls(config, chosen, parts.shape, kinds=kinds, headless=headless)
+    answering = _answering(config, parts, model)
+    ways = [way for way in WAYS if config.direction in (way, "both")]
+    outcomes = answering.patched(
+        parts.splits[config.split].encoded,
+        {name: name if name in given else UNTUNED for name in folders},
+        list(dict.fromkeys(c.heads for c in conditions)),
+        ways,
+    )
+    found = _measured(conditions, answering, outcomes)
+    found.facts = _facts(config, parts, scores, folders, conditions)
+    return found
+
+
+def _measured(conditions: list[Condition], answering: Answering, outcomes: Patchings) -> Answered:
+    """Who is patched stands under NONE in every direction, and whose outputs are taken apart."""
+    own = {name: answering.answers(o) for name, o in outcomes.originals.items()}
+    found = Answered(conditions, {})
+    for way, by_set in outcomes.patched.items():
+        giver, taker = WAYS[way]
+        found.givers[way] = own[giver]
+        after = {heads: answering.answers(o) for heads, o in by_set.items()}
+        found.answers[way] = {NONE: own[taker], **after}
+    return found
+
+
+def _answering(config: InterveneConfig, parts: Parts, model: nn.Module) -> Answering:
+    wanted = settings(parts, model, scorers=(), modes=())
+    return Answering(model, wanted, parts.detokenize, config.data.task, config.batch.eval)
+
+
+def _folder(name: str | None) -> Path | None:
+    return None if name is None else Path(name).expanduser()
+
+
+def _parts(config: InterveneConfig, names: list[str], adapter: Path | None) -> Parts:
+    parts = assemble(config, names, on_gpu=torch.cuda.is_available(), adapter=adapter)
+    _log.info("attention  %s (%s)", parts.attention.backend, parts.attention.reason)
+    return parts
+
+
+def _headless(parts: Parts, model: nn.Module) -> Heads:
+    """Cells (layer, head) of layers that have no heads."""
+    layers = head_outputs(model, parts.shape[1])
+    return frozenset(head for head in all_heads(parts.shape) if head[0] not in layers)
+
+
+def _questions(config: InterveneConfig, parts: Parts) -> list[Encoded]:
+    if config.closed_book is None:
+        return []
+    shipped = config.closed_book == "sample"
+    file = SHIPPED if shipped else Path(config.closed_book).expanduser()
+    return closed_book(parts.tokenizer, file)
+
+
+def _ablating(config: InterveneConfig, parts: Parts, model: nn.Module) -> Act:
+    """The ablation of the config, as something to enter for a batch and a set."""
+    means = None
+    if config.ablation == "mean":
+        device = next(model.parameters()).device
+        loader = eval_loader(parts.splits[config.calibration].encoded, config.batch.eval)
+        batches = (batch.to(device) for batch in loader)
+        means = head_means(model, batches, positions=config.positions)
+
+    def act(batch: Batch, heads: Heads) -> AbstractContextManager[Any]:
+        if not heads:
+            return nullcontext()
+        first = batch.num_prompt - 1 if config.positions == "answer" else None
+        return knockout(model, heads, mode=config.ablation, from_column=first, means=means)
+
+    return act
+
+
+def _facts(
+    config: InterveneConfig,
+    parts: Parts,
+    scores: dict[str, HeadScores],
+    adapters: dict[str, Path | None],
+    conditions: Sequence[Condition],
+) -> dict[str, Any]:
+    """Where everything comes from, and what to be wary of."""
+    known = facts(parts, run=config.out, run_dir=Path(config.out))
+    split = parts.splits[config.split]
+    more = {"data_sha256": split.sha256, "context_tokens": split.max_prompt_tokens}
+    files = {
+        file: {
+            "scorer": s.scorer,
+            "mode": s.mode,
+            "match": s.match,
+            "num_examples": s.num_examples,
+            "adapter_sha256": s.provenance.get("adapter_sha256"),
+            "data_sha256": s.provenance.get("data_sha256"),
+        }
+        for file, s in scores.items()
+    }
+    identities = {name: _identity(folder) for name, folder in adapters.items()}
+    return {
+        "provenance": {**provenance(known), **more, "adapters": identities},
+        "score_files": files,
+        "warnings": [
+            *context_warnings(parts),
+            *_warnings(scores, split.sha256, conditions),
+        ],
+    }
+
+
+def _identity(folder: Path | None) -> dict[str, Any] | None:
+    if folder is None:
+        return None
+    note = read_adapter_note(folder)
+    kept = ("seed", "step", "concept", "context", "train_sha256")
+    return {"sha256": weights_sha256(folder), **{name: note.get(name) for name in kept}}
+
+
+def _warnings(
+    scores: dict[str, HeadScores], data_sha256: str, conditions: Sequence[Condition]
+) -> list[str]:
+    warnings = []
+    for file, of_file in scores.items():
+        if of_file.provenance.get("data_sha256") == data_sha256:
+            warnings.append(f"{file} was scored on the very examples that are answered here")
+        if not of_file.provenance.get("weights_sha256"):
+            warnings.append(f"{file} does not say which weights it was scored on")
+    moved = [c for c in conditions if c.moved]
+    if moved:
+        count = sum(len(c.moved) for c in moved)
+        warnings.append(
+            f"{count} heads of {len(moved)} layer-matched controls are of a neighbouring layer, "
+            "since their own had too few left (results.json: moved_layers)"
+        )
+    return warnings

@@ -1,0 +1,136 @@
+"""From what python -m sce.intervene is told to the sets of heads that it tries. Knows no torch."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from sce.errors import InputError
+from sce.intervene_options import KS, InterveneConfig
+from sce.interventions.controls import HEADS, Condition, controls
+from sce.interventions.select import (
+    Heads,
+    Shape,
+    above,
+    all_heads,
+    check_scores,
+    common,
+    listed,
+    only_source,
+    top,
+)
+from sce.records import HeadScores
+
+ALL, RANDOM = "all", "random"
+
+
+def read_scores(
+    config: InterveneConfig, shape: Shape, weights_sha256: str
+) -> dict[str, HeadScores]:
+    """Every score file that the config names, by the name it has there.
+
+    Raises:
+        InputError: a file is none, or is of another model.
+    """
+    names = [*config.heads.files, config.source_scores, config.target_scores, *_set_files(config)]
+    scores = {}
+    for name in names:
+        if name is not None:
+            scores[name] = HeadScores.load(Path(name).expanduser())
+            check_scores(scores[name], name, shape, weights_sha256)
+    return scores
+
+
+def knocked_out(
+    config: InterveneConfig, scores: Mapping[str, HeadScores], shape: Shape
+) -> list[Condition]:
+    """The sets that are ablated: a list, or of every file the best k or those above tau.
+
+    Raises:
+        InputError: a head or a size that the model does not have, or an empty set.
+    """
+    if config.heads.list:
+        return [Condition("list", HEADS, listed(config.heads.list, shape))]
+    chosen = []
+    for file, of_file in scores.items():
+        if config.heads.tau is not None:
+            sets = [above(of_file, config.heads.tau, file)]
+        else:
+            # Asked for by nobody: sizes that this model is too small for are left out.
+            scoring = int((of_file.scores > 0).sum())
+            ks = config.heads.k or [k for k in KS if k <= scoring] or [1]
+            sets = [top(of_file, k, file) for k in sorted(ks)]
+        chosen += [Condition(_short(file, scores), HEADS, heads) for heads in sets]
+    return chosen
+
+
+def patched_sets(
+    config: InterveneConfig, scores: Mapping[str, HeadScores], shape: Shape
+) -> list[Condition]:
+    """The sets that are patched; `random` are controls, see `with_controls`.
+
+    Raises:
+        InputError: a set is empty, or a file's scorer has no threshold.
+    """
+    over = {file: above(s, _tau(config, s, file), file) for file, s in scores.items()}
+    source, target = (over.get(str(f)) for f in (config.source_scores, config.target_scores))
+    chosen = []
+    for name in config.sets:
+        if name in over:
+            chosen.append(Condition(_short(name, scores), HEADS, over[name]))
+        elif name == ALL:
+            chosen.append(Condition(name, HEADS, all_heads(shape)))
+        elif name != RANDOM and source is not None and target is not None:
+            heads = (common if name == "intersection" else only_source)(source, target)
+            chosen.append(Condition(name, HEADS, heads))
+    return chosen
+
+
+def with_controls(
+    config: InterveneConfig,
+    chosen: Sequence[Condition],
+    shape: Shape,
+    *,
+    kinds: Sequence[str],
+    headless: Heads,
+) -> list[Condition]:
+    """The sets, and random controls of each but `all`, of heads that are in none of the sets.
+
+    Args:
+        config: says how many, and the seed.
+        chosen: the sets.
+        shape: of the model.
+        kinds: of controls.
+        headless: cells of layers that have no heads; never drawn.
+
+    Raises:
+        InputError: too few heads are left to draw from.
+    """
+    sized = [c for c in chosen if c.name != ALL]
+    avoid = headless.union(*(c.heads for c in sized))
+    made = list(chosen)
+    for condition in sized:
+        made += controls(
+            condition, shape, seed=config.seed, num=config.num_controls, kinds=kinds, avoid=avoid
+        )
+    return made
+
+
+def _set_files(config: InterveneConfig) -> list[str]:
+    return [name for name in config.sets if name.endswith((".json", ".json.gz"))]
+
+
+def _short(file: str, files: Iterable[str]) -> str:
+    """The file's name without folder and suffix, or all of it where two are alike."""
+    stem = Path(file).name.partition(".json")[0]
+    return stem if [Path(f).name.partition(".json")[0] for f in files].count(stem) == 1 else file
+
+
+def _tau(config: InterveneConfig, scores: HeadScores, file: str) -> float:
+    """The threshold for a file's heads, which belongs to its scorer."""
+    if config.heads.tau is not None:
+        return config.heads.tau
+    if scores.scorer != config.scorer.name:
+        raise InputError(
+            f"{file}: scores of {scores.scorer}, whose threshold is not that of "
+            f"scorer={config.scorer.name}; say scorer={scores.scorer}, or heads.tau="
+        )
+    return config.scorer.tau
