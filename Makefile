@@ -41,7 +41,7 @@ REFERENCE_SEEDS := 100 101
 REFERENCE_RUNS := runs/reference
 REFERENCE_OUT := conf/reference/smollm2-sample
 # Summaries' prompts are five times as long.
-REFERENCE_STEPS = $(if $(filter summhay,$*),12,24)
+REFERENCE_STEPS = $(if $(filter summhay,$*),8,24)
 
 reference: setup $(REFERENCE_TASKS:%=reference-%)
 

@@ -1,6 +1,6 @@
 """Compares the heads of the run, S, with the reference's, R, and the untuned model's, B."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,33 +8,12 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from sce.measures import measures
 from sce.module import SceModule
 from sce.records import HeadScores, provenance
 from sce.reference import greedy_sibling, load_reference
-from sce.stats import bootstrap_many, compare, mean_scores, num_kept
+from sce.stats import compare, mean_scores, num_kept
 from sce.validation import Validation
-
-# What is logged to the charts; the records hold every field of stats.Comparison.
-_CHARTS = (
-    "recall",
-    "recall_null",
-    "recall_null_layer",
-    "recall_base",
-    "recall_learned",
-    "precision",
-    "jaccard",
-    "recall_at_k",
-    "cosine",
-    "cosine_base",
-    "cosine_learned",
-    "spearman",
-    "num_heads",
-    "num_reference_heads",
-)
-
-
-# These do not depend on this run's examples, so they have no interval.
-_CONSTANT = ("recall_base", "cosine_base", "num_reference_heads")
 
 
 class RetrievalHeadRecall(Callback):
@@ -86,39 +65,18 @@ class RetrievalHeadRecall(Callback):
         scores = mean_scores(per_example)
         if validation.step == 0:
             self._base = scores
-        reference = self._reference
-        metrics = self._with_intervals(per_example, None if reference is None else reference.scores)
-        metrics |= self._greedy_metrics(validation, facts.scorer)
-        metrics["heads/num_examples"] = num_kept(per_example)
-        pl_module.hand_on(metrics)
+        found = measures(
+            per_example,
+            None if self._reference is None else self._reference.scores,
+            self._base,
+            tau=self.tau,
+            k=self.k,
+            num_resamples=self.num_resamples,
+        )
+        metrics: dict[str, float | None] = {f"heads/{name}": v for name, v in found.items()}
+        pl_module.hand_on({**metrics, **self._greedy_metrics(validation, facts.scorer)})
         if trainer.is_global_zero:
             self._write(pl_module, validation, per_example)
-
-    def _with_intervals(
-        self, per_example: np.ndarray, reference: np.ndarray | None
-    ) -> dict[str, float | None]:
-        """Every figure with the interval that resampled examples give it."""
-
-        def figures(mean: np.ndarray) -> dict[str, float | None]:
-            compared = asdict(
-                compare(
-                    mean,
-                    mean if reference is None else reference,
-                    self._base,
-                    tau=self.tau,
-                    k=self.k,
-                )
-            )
-            names = ("num_heads",) if reference is None else _CHARTS
-            return {f"heads/{name}": _float(compared[name]) for name in names}
-
-        metrics = figures(mean_scores(per_example))
-        intervals = bootstrap_many(per_example, figures, seed=0, num_resamples=self.num_resamples)
-        for name, interval in intervals.items():
-            low, high = interval if interval is not None else (None, None)
-            if name.removeprefix("heads/") not in _CONSTANT:
-                metrics |= {f"{name}_low": low, f"{name}_high": high}
-        return metrics
 
     def _greedy_metrics(self, validation: Validation, scorer: str) -> dict[str, float | None]:
         """Beside the teacher-forced figures, never in place of them: they follow accuracy."""
@@ -147,7 +105,3 @@ class RetrievalHeadRecall(Callback):
         """Take the untuned model's scores back."""
         base = state_dict["base"]
         self._base = None if base is None else base.numpy()
-
-
-def _float(value: float | None) -> float | None:
-    return None if value is None else float(value)

@@ -30,7 +30,7 @@ from sce.interventions.passes import (
     overwritten,
 )
 from sce.interventions.select import Heads
-from sce.model.attention import IMPLEMENTATIONS
+from sce.model.borrowed import own_attention
 from sce.model.build import base_of, head_shape
 from sce.model.projections import HeadOutputs, head_outputs
 
@@ -70,7 +70,7 @@ def knockout(
     outputs = outputs_of(model, heads)
     with following(model, from_column, frozenset(outputs)) as passes, ExitStack() as stack:
         if mode == "uniform":
-            stack.enter_context(_own_attention(model))
+            stack.enter_context(own_attention(base_of(model)))
             for output in outputs.values():
                 stack.enter_context(_without_queries(output, heads, passes))
         else:
@@ -119,21 +119,6 @@ def _without_queries(output: HeadOutputs, heads: Heads, passes: Passes) -> Itera
         del module.sce_query_edit
         if before is not None:
             module.sce_query_edit = before
-
-
-@contextmanager
-def _own_attention(model: nn.Module) -> Iterator[None]:
-    """Have the model attend through sce.model.attention within the block."""
-    base = base_of(model)
-    before = str(base.config._attn_implementation)
-    if before in IMPLEMENTATIONS.values():
-        yield
-        return
-    base.set_attn_implementation(IMPLEMENTATIONS.get(before, IMPLEMENTATIONS["sdpa"]))
-    try:
-        yield
-    finally:
-        base.set_attn_implementation(before)
 
 
 @torch.no_grad()

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from sce.data.batch import IGNORE, collate, deal_batches
 from sce.data.encode import Encoder
-from sce.data.locate import evidence_positions
 from sce.data.example import Document, Example, Span
+from sce.data.locate import evidence_positions
 from sce.errors import InputError
 
 

@@ -64,9 +64,9 @@ def finished(peaky_folder, tmp_path_factory):
 
 def test_a_run_folder_holds_what_was_promised(finished):
     names = {path.name for path in finished.iterdir()}
-    expected = {"config.yaml", "records.jsonl", "heads", "predictions", "figures", "adapter"}
+    expected = {"config.yaml", "records.jsonl", "heads", "curves", "predictions", "figures", "adapter"}
     assert expected | {"checkpoints", "log.txt", "csv"} == names
-    for folder, suffix in (("heads", "json"), ("predictions", "jsonl")):
+    for folder, suffix in (("heads", "json"), ("curves", "json"), ("predictions", "jsonl")):
         steps = sorted(path.name for path in (finished / folder).iterdir())
         assert steps == [f"step-{step:06d}.{suffix}" for step in (0, 2, 4)]
     assert not any("=" in str(path.name) for path in finished.rglob("*"))
