@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from sce.figures import head_maps, save_png
 from sce.module import SceModule
 from sce.records import HeadScores
+from sce.stats import mean_scores, num_kept
 
 
 class HeadHeatmap(Callback):
@@ -38,18 +39,20 @@ class HeadHeatmap(Callback):
         validation, facts = pl_module.last_validation, pl_module.facts
         if validation is None:
             return
-        scores = validation.mean_scores(facts.scorer, facts.mode)
-        if validation.step == 0:
+        per_example = validation.scores[facts.scorer, facts.mode]
+        scores, n = mean_scores(per_example), num_kept(per_example)
+        if validation.step == 0 and n:
             self._base = scores
         self._count += 1
-        if (self._count - 1) % self.every_n_validations or not trainer.is_global_zero:
+        # Where the scorer kept no example there is nothing to draw.
+        due = (self._count - 1) % self.every_n_validations == 0 and n > 0
+        if not due or not trainer.is_global_zero:
             return
         maps = {f"this run, step {validation.step}": scores}
         if self.reference_path:
             maps["reference"] = HeadScores.load(Path(self.reference_path)).scores
         if self._base is not None:
             maps["untuned model"] = self._base
-        n = len(validation.reference_ids)
         title = f"{facts.run}: {facts.scorer} score, {facts.mode}, n = {n} examples"
         figure = head_maps(maps, title=title, tau=self.tau)
         file = facts.run_dir / "figures" / f"heads-{validation.step:06d}.png"

@@ -9,7 +9,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from sce.module import SceModule
 from sce.records import HeadScores
-from sce.stats import first_differences, head_set, mean_scores, pearson, recall, spearman
+from sce.stats import (
+    first_differences,
+    head_set,
+    mean_scores,
+    num_kept,
+    pearson,
+    recall,
+    spearman,
+)
 
 # Below this many checkpoints an interval would say nothing.
 MIN_POINTS_FOR_INTERVAL = 8
@@ -20,7 +28,7 @@ class RecallAccuracyCorrelation(Callback):
 
     Taken of levels and of first differences: both rise with training, so levels correlate by
     themselves; differences ask whether they rise together. Nothing below 3 checkpoints, no interval
-    below 8. The interval resamples examples (those of validation and of the reference split, each
+    below 8; a checkpoint of which the scorer kept no example is none. The interval resamples examples (those of validation and of the reference split, each
     kept over all checkpoints), never checkpoints, which are not independent.
     """
 
@@ -54,13 +62,14 @@ class RecallAccuracyCorrelation(Callback):
             return
         scores = validation.scores[facts.scorer, facts.mode]
         self._points = [point for point in self._points if point["step"] != validation.step]
-        self._points.append(
-            {
-                "step": validation.step,
-                "f1": torch.from_numpy(validation.f1),
-                "scores": torch.from_numpy(scores),
-            }
-        )
+        if num_kept(scores):
+            self._points.append(
+                {
+                    "step": validation.step,
+                    "f1": torch.from_numpy(validation.f1),
+                    "scores": torch.from_numpy(scores),
+                }
+            )
         pl_module.hand_on(self.correlations())
 
     def correlations(self) -> dict[str, float | None]:
@@ -88,6 +97,8 @@ class RecallAccuracyCorrelation(Callback):
 
     def _recall(self, mean_scores: np.ndarray) -> float | None:
         assert self._in_r is not None
+        if np.isnan(mean_scores).all():  # of a resample without a kept example
+            return None
         return recall(head_set(mean_scores, self.tau), self._in_r)
 
     def _interval(self) -> tuple[float | None, float | None]:

@@ -12,6 +12,14 @@ from lightning.pytorch.trainer.states import TrainerFn
 from sce.errors import InputError
 from sce.module import SceModule
 
+RISING = (
+    *("heads/recall", "heads/recall_learned", "heads/recall_at_k", "heads/greedy_recall"),
+    *("heads/precision", "heads/jaccard", "heads/spearman"),
+    *("heads/cosine", "heads/cosine_learned", "heads/greedy_cosine"),
+    *("val/f1", "val/exact_match"),
+)
+"""Figures that are larger in a better run. Of the others answer_nll falls, counts of heads and what
+chance recalls go either way, and what the untuned model recalls stays."""
 _log = logging.getLogger("sce")
 
 
@@ -36,8 +44,7 @@ class RecallEarlyStopping(Callback):
         """Set the figure and when enough is enough.
 
         Args:
-            metric: a figure of the validations that rises as the run gets better, such as
-                heads/recall or heads/cosine_learned.
+            metric: a figure of the validations that rises as the run gets better: one of RISING.
             patience: validations without a rise after which the run ends.
             min_delta: a rise is larger than this, in the figure's own units.
             start_step: validations before this optimiser step are not looked at.
@@ -45,8 +52,14 @@ class RecallEarlyStopping(Callback):
                 that one when the run ends. Checkpoints stay the last step's.
 
         Raises:
-            InputError: a value out of range.
+            InputError: a value out of range, or a figure that does not rise with quality.
         """
+        if metric not in RISING:
+            raise InputError(
+                f"callbacks.early_stopping.metric={metric}: a run stops when its figure no longer "
+                f"rises, and this one need not rise as it gets better; choose from "
+                f"{', '.join(RISING)}"
+            )
         if patience < 1:
             raise InputError(f"callbacks.early_stopping.patience must be >= 1, got {patience}")
         if min_delta < 0 or start_step < 0:
@@ -88,8 +101,7 @@ class RecallEarlyStopping(Callback):
     def _value(self, trainer: Trainer) -> float:
         found = trainer.callback_metrics
         if self.metric not in found and trainer.global_step > 0:
-            groups, bounds = ("heads/", "val/"), ("_low", "_high")
-            names = sorted(n for n in found if n.startswith(groups) and not n.endswith(bounds))
+            names = [name for name in RISING if name in found]
             raise InputError(
                 f"callbacks.early_stopping.metric={self.metric}: this run has no such figure "
                 f"(recall and its like need a reference); choose from {', '.join(names)}"

@@ -1,5 +1,6 @@
 """Compares the heads of the run, S, with the reference's, R, and the untuned model's, B."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,19 +9,22 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from sce.measures import measures
+from sce.measures import CONSTANT, measures
 from sce.module import SceModule
 from sce.records import HeadScores, provenance
 from sce.reference import greedy_sibling, load_reference
-from sce.stats import compare, mean_scores, num_kept
+from sce.stats import mean_scores, num_kept
 from sce.validation import Validation
+
+_log = logging.getLogger("sce")
 
 
 class RetrievalHeadRecall(Callback):
     """After every validation: recall, its nulls, precision, Jaccard, cosine; the scores on disk.
 
     B is this run's own step 0, on the same examples. Without a reference the scores are written and
-    counted, and nothing is compared.
+    counted, and nothing is compared. Where the scorer kept no example there is neither figure nor
+    file.
     """
 
     def __init__(
@@ -62,40 +66,58 @@ class RetrievalHeadRecall(Callback):
         if validation is None:
             return
         per_example = validation.scores[facts.scorer, facts.mode]
-        scores = mean_scores(per_example)
-        if validation.step == 0:
-            self._base = scores
-        found = measures(
-            per_example,
-            None if self._reference is None else self._reference.scores,
-            self._base,
-            tau=self.tau,
-            k=self.k,
-            num_resamples=self.num_resamples,
-        )
+        if validation.step == 0 and num_kept(per_example):
+            self._base = mean_scores(per_example)
+        found = self._measured(per_example, self._reference, self._base)
         metrics: dict[str, float | None] = {f"heads/{name}": v for name, v in found.items()}
         pl_module.hand_on({**metrics, **self._greedy_metrics(validation, facts.scorer)})
         if trainer.is_global_zero:
             self._write(pl_module, validation, per_example)
 
+    def _measured(
+        self, per_example: np.ndarray, reference: HeadScores | None, base: np.ndarray | None
+    ) -> dict[str, float | int | None]:
+        """Every measure with its bounds; no example kept: none but those of R and B alone."""
+        found = measures(
+            per_example,
+            None if reference is None else reference.scores,
+            base,
+            tau=self.tau,
+            k=self.k,
+            num_resamples=self.num_resamples,
+        )
+        if not found["num_examples"]:
+            found |= {n: None for n in found if n not in (*CONSTANT, "num_examples")}
+        return found
+
     def _greedy_metrics(self, validation: Validation, scorer: str) -> dict[str, float | None]:
         """Beside the teacher-forced figures, never in place of them: they follow accuracy."""
         if self._greedy is None or (scorer, "greedy") not in validation.scores:
             return {}
-        scores = validation.mean_scores(scorer, "greedy")
-        compared = compare(scores, self._greedy.scores, None, tau=self.tau, k=self.k)
-        return {"heads/greedy_recall": compared.recall, "heads/greedy_cosine": compared.cosine}
+        found = self._measured(validation.scores[scorer, "greedy"], self._greedy, None)
+        names = [f"{name}{end}" for name in ("recall", "cosine") for end in ("", "_low", "_high")]
+        return {f"heads/greedy_{name}": found[name] for name in names}
 
     def _write(self, pl_module: SceModule, validation: Validation, per_example: np.ndarray) -> None:
         facts = pl_module.facts
+        file = facts.run_dir / "heads" / f"step-{validation.step:06d}.json"
+        if not num_kept(per_example):
+            _log.info(
+                "no heads/%s: scorer=%s kept none of the %d reference examples",
+                file.name,
+                facts.scorer,
+                len(per_example),
+            )
+            return
         HeadScores(
             scorer=facts.scorer,
             mode=facts.mode,
             match=facts.match,
             scores=mean_scores(per_example),
             num_examples=num_kept(per_example),
+            per_example=per_example,
             provenance=provenance(facts, run=facts.run, step=validation.step),
-        ).save(facts.run_dir / "heads" / f"step-{validation.step:06d}.json")
+        ).save(file)
 
     def state_dict(self) -> dict[str, Any]:
         """The untuned model's scores, which a resumed run does not measure again."""

@@ -9,16 +9,17 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from sce.module import SceModule
 from sce.records import append_jsonl
-from sce.stats import bootstrap_interval
 
 _WITH_INTERVAL = (
     *("recall", "recall_null", "recall_null_layer", "recall_learned", "precision", "jaccard"),
     *("recall_at_k", "cosine", "cosine_learned", "spearman", "num_heads"),
+    *("greedy_recall", "greedy_cosine"),
 )
 _HEADS = (
     *(f"{name}{end}" for name in _WITH_INTERVAL for end in ("", "_low", "_high")),
-    *("recall_base", "cosine_base", "num_reference_heads", "greedy_recall", "greedy_cosine"),
+    *("recall_base", "cosine_base", "num_reference_heads"),
 )
+_ACCURACY = tuple(f"{name}{end}" for name in ("f1", "exact_match") for end in ("", "_low", "_high"))
 _FACTS = (
     *("run", "study", "seed", "task", "concept", "context", "mix", "train_sha256", "eval_sha256"),
     *("scorer", "mode", "match", "tau", "k", "context_tokens"),
@@ -44,18 +45,13 @@ class RunRecords(Callback):
         known = {name: float(value) for name, value in trainer.callback_metrics.items()}
         heads = {name: _number(known.get(f"heads/{name}")) for name in _HEADS}
         heads |= {name: _whole(heads[name]) for name in ("num_heads", "num_reference_heads")}
-        interval = bootstrap_interval(validation.f1, seed=0)
-        low, high = interval if interval is not None else (None, None)
         row: dict[str, Any] = {
             **{name: getattr(facts, name) for name in _FACTS},
             "step": validation.step,
             "target_tokens": pl_module.target_tokens,
             **heads,
-            "f1": _number(known.get("val/f1")),
-            "exact_match": _number(known.get("val/exact_match")),
+            **{name: _number(known.get(f"val/{name}")) for name in _ACCURACY},
             "answer_nll": validation.answer_nll,
-            "f1_low": low,
-            "f1_high": high,
             "num_examples": len(validation.predictions),
             "num_reference_examples": len(validation.reference),
             "num_kept_examples": _whole(known.get("heads/num_examples")),

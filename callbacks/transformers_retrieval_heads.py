@@ -1,6 +1,7 @@
 """Retrieval heads in a run of transformers' Trainer, and of what is built on it (TRL, axolotl)."""
 
 import logging
+import math
 import sys
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from transformers.trainer_callback import TrainerCallback, TrainerControl, Train
 from transformers.training_args import TrainingArguments
 
 from sce.errors import InputError
+from sce.heads import SCORERS
 from sce.measures import differences, measures, require_same_score
 from sce.records import HeadScores, append_jsonl, drop_rows_after
 from sce.scoring import Examples, Scored, Scoring, read_examples
@@ -36,7 +38,7 @@ class RetrievalHeadsCallback(TrainerCallback):
         examples: Examples,
         reference: str | Path | HeadScores | None = None,
         *,
-        tau: float = 0.1,
+        tau: float | None = None,
         k: int = 20,
         every: int | str = 100,
         out: str | Path | None = None,
@@ -49,7 +51,7 @@ class RetrievalHeadsCallback(TrainerCallback):
             examples: as for sce.score_heads; none that is trained on.
             reference: HeadScores or their JSON, of the same scorer, mode and match; None: heads are
                 scored and counted, and nothing is compared.
-            tau: a head is in a set if its mean score is above tau.
+            tau: a head is in a set if its mean score is above tau; None: the scorer's own.
             k: size of the sets of recall_at_k.
             every: optimiser steps between two scorings, or "evaluate": after every evaluation.
             out: folder to write to; None: the Trainer's output_dir/sce.
@@ -58,14 +60,19 @@ class RetrievalHeadsCallback(TrainerCallback):
             **scored: scorer, mode, match, batch_size, max_new_tokens of sce.score_heads.
 
         Raises:
-            InputError: a value that is unknown, examples or a reference that cannot be read, or a
-                reference of another scorer, mode or match.
+            InputError: a value that is unknown or out of range, examples or a reference that cannot
+                be read, or a reference of another scorer, mode or match.
         """
         if every != "evaluate" and (not isinstance(every, int) or every < 1):
             raise InputError(f'every={every}: give a number of steps, or "evaluate"')
-        self.tau, self.k, self.every, self.trainer = tau, k, every, trainer
-        self.out = None if out is None else Path(out).expanduser()
+        if k < 1:
+            raise InputError(f"k must be >= 1, got {k}")
         self.scored = Scored(**scored)
+        self.tau = SCORERS[self.scored.scorer].SPEC.tau if tau is None else tau
+        if not 0 <= self.tau < math.inf:
+            raise InputError(f"tau must be a number >= 0, got {tau}")
+        self.k, self.every, self.trainer = k, every, trainer
+        self.out = None if out is None else Path(out).expanduser()
         self._own = (self.scored.scorer, self.scored.mode, self.scored.match)
         self._examples = read_examples(examples)
         self.scored.require_defined(self._examples)

@@ -23,6 +23,7 @@ from sce.errors import InputError
 from sce.heads import SCORERS
 from sce.heads.trace import canonical_ids
 from sce.model import attention, build, rope
+from sce.model.source import Source, find, load_config, load_tokenizer
 from sce.options import LoraOptions
 from sce.records import RunFacts
 
@@ -32,7 +33,7 @@ class Parts:
     """Everything but the weights, which load last."""
 
     config: RunConfig
-    source: build.Source
+    source: Source
     attention: attention.Choice
     tokenizer: PreTrainedTokenizerBase
     encoder: Encoder
@@ -80,14 +81,14 @@ def assemble(
     if refusal is not None:
         raise InputError(refusal)
     choice = attention.choose(config.attention, on_gpu=on_gpu, dtype=config.model.dtype)
-    source = build.find(config.model)
+    source = find(config.model)
     if adapter is not None:
         build.fit_options_to_adapter(config.model, source, adapter)
-    own = build.load_config(source)
+    own = load_config(source)
     theta = rope.rope_theta(own)
     if config.model.rope_theta is not None and theta is None:
         rope.set_rope_theta(own, config.model.rope_theta)  # raises with the reason
-    tokenizer = build.load_tokenizer(source)
+    tokenizer = load_tokenizer(source)
     encoder = Encoder(tokenizer)
     plan = plan_splits(config.data, encoder, config.seed, names)
     text = own.get_text_config()
@@ -176,12 +177,19 @@ def facts(parts: Parts, *, run: str, run_dir: Path, study: str | None = None) ->
             "was": parts.own_rope_theta,
         },
         model=config.model.name_or_path,
+        revision=_revision(parts.source),
         dtype=config.model.dtype,
         versions={
             "python": platform.python_version(),
             **{name: version(name) for name in packages},
         },
     )
+
+
+def _revision(source: Source) -> str | None:
+    """The commit that the hub's files are of, else what the user asked for."""
+    commit = getattr(load_config(source), "_commit_hash", None)
+    return commit or source.revision
 
 
 def _identity(splits: dict[str, Split], name: str) -> str:

@@ -49,7 +49,7 @@ def dataset(config: DatasetConfig) -> None:
         raise InputError(f"out={config.out} exists; name another or delete it")
     from sce.data.encode import Encoder
     from sce.data.plan import plan_splits
-    from sce.model.build import find, load_tokenizer
+    from sce.model.source import find, load_tokenizer
 
     encoder = Encoder(load_tokenizer(find(config.model)))
     if config.action == "grid":

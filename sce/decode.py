@@ -17,10 +17,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from sce.data.batch import IGNORE, Batch
 from sce.data.encode import Encoded
+from sce.errors import InputError
 from sce.heads import GREEDY
 from sce.model.build import base_of
 from sce.model.capture import Probe, probing
@@ -120,7 +121,8 @@ def keeps_state(model: Any) -> bool:
     if not isinstance(model, nn.Module):
         return False
     layers = DynamicCache(config=base_of(model).config).layers
-    return any(not isinstance(layer, DynamicLayer) for layer in layers)
+    # By exact type: a layer with a state beside its keys is a kind of DynamicLayer too.
+    return any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
 
 
 def _crop(cache: DynamicCache, columns: int) -> None:
@@ -157,10 +159,21 @@ class _Run:
         if self.keeps_state:
             cache = DynamicCache(config=base_of(self.model).config)
             if self.settings.max_new_tokens > 0:
-                self._forward(0, batch.num_prompt, cache)
+                self._refill(cache)
         else:
             _crop(cache, batch.num_prompt)
         return logits, cache
+
+    def _refill(self, cache: DynamicCache) -> None:
+        """The prompt by itself, for a model whose state cannot be cropped to it."""
+        try:
+            self._forward(0, self.batch.num_prompt, cache)
+        except ValueError as error:  # MiniMax wants a class of its own
+            line = " ".join(str(error).split())[:160]
+            raise InputError(
+                f"{type(base_of(self.model)).__name__} cannot decode with transformers' cache "
+                f"({line}); score it with mode=teacher_forced"
+            ) from None
 
     def _forward(
         self, first: int, last: int | None, cache: DynamicCache | None

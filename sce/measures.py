@@ -6,12 +6,11 @@ import numpy as np
 from jaxtyping import Float, Real
 
 from sce.errors import InputError
-from sce.records import HeadScores
+from sce.records import HeadScores, origin_differences
 from sce.stats import HeadMap, bootstrap_many, compare, mean_scores, num_kept
 
 CONSTANT = ("recall_base", "cosine_base", "num_reference_heads")
 """What this run's examples do not change, so that it has no interval."""
-_ORIGIN = ("data_sha256", "prompt_sha256", "context_tokens", "dtype", "rope")
 
 
 def measures(
@@ -91,9 +90,8 @@ def differences(reference: HeadScores, scores: HeadScores) -> list[str]:
             f"has {scores.shape[0]} of {scores.shape[1]}; give a reference of the same model"
         )
     theirs, own = reference.provenance, scores.provenance
-    other = [name for name in _ORIGIN if theirs.get(name) != own.get(name)]
     warnings = []
-    if other:
+    if other := origin_differences(theirs, own):
         warnings.append(
             f"the reference was scored with other {', '.join(other)}; head scores depend on them, "
             "so read recall with that in mind"

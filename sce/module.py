@@ -24,6 +24,7 @@ from sce.decode import DecodeSettings, Outcome, decode
 from sce.metrics import metrics_for
 from sce.options import OptimizerOptions
 from sce.records import RunFacts
+from sce.stats import bootstrap_interval
 from sce.validation import Place, Prediction, Validation
 
 
@@ -210,8 +211,18 @@ class SceModule(L.LightningModule):
             scores={key: np.stack([row[1][key].numpy() for row in reference]) for key in keys},
         )
         self.last_validation = validation
-        means = {f"val/{name}": float(m.compute().mean()) for name, m in self.metrics.items()}
-        self.hand_on({**means, "val/answer_nll": validation.answer_nll})
+        self.hand_on({**self._accuracy(), "val/answer_nll": validation.answer_nll})
+
+    def _accuracy(self) -> dict[str, float | None]:
+        """The mean of every metric over the validation examples, 95% bounds, and how many."""
+        found: dict[str, float | None] = {}
+        for name, metric in self.metrics.items():
+            values = metric.compute().flatten()
+            low, high = bootstrap_interval(values.tolist(), seed=0) or (None, None)
+            found |= {f"val/{name}": float(values.mean())}
+            found |= {f"val/{name}_low": low, f"val/{name}_high": high}
+            found |= {"val/num_examples": float(len(values))}
+        return found
 
     def _answer(self, outcome: Outcome) -> _Answer:
         text = self._detokenize(outcome.answer_ids)

@@ -53,6 +53,8 @@ class RunFacts:
     rope: Mapping[str, float | None] = field(default_factory=dict)
     """theta in use and the model's own, `{"theta": ..., "was": ...}`."""
     model: str = ""
+    revision: str | None = None
+    """The hub's commit of the model's files, else `model.revision` as it was given."""
     dtype: str = ""
     """Storage type of the base model while it was tuned or scored."""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -93,7 +95,13 @@ class HeadScores:
         return self.scores.shape[0], self.scores.shape[1]
 
     def save(self, file: Path) -> None:
-        """Write the JSON, and the per-example scores beside it as .npz; never half a file."""
+        """Write the JSON, and the per-example scores beside it as .npz; never half a file.
+
+        Raises:
+            InputError: the name does not end in .json.
+        """
+        if file.suffix != ".json":
+            raise InputError(f"{file}: head scores are plain JSON; end the name in .json")
         file.parent.mkdir(parents=True, exist_ok=True)
         per_example = None
         if self.per_example is not None:
@@ -240,16 +248,8 @@ def finite(value: Any) -> Any:
 def provenance(facts: RunFacts, **more: Any) -> dict[str, Any]:
     """Where scores come from: everything of a run that changes them."""
     of_run = asdict(facts)
-    names = (
-        "model",
-        "dtype",
-        "weights_sha256",
-        "prompt_sha256",
-        "context_tokens",
-        "seed",
-        "rope",
-        "versions",
-    )
+    names = ("model", "revision", "dtype", "weights_sha256", "prompt_sha256", "context_tokens")
+    names = (*names, "seed", "rope", "versions")
     chosen = {name: of_run[name] for name in names}
     return {**chosen, "data_sha256": facts.reference_sha256, **more}
 
@@ -273,3 +273,23 @@ def drop_rows_after(file: Path, step: int) -> None:
     temporary = file.with_suffix(".tmp")
     temporary.write_text("".join(kept), encoding="utf-8")
     temporary.replace(file)
+
+
+def origin_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """What two provenances differ in without being of different models, in words for a warning.
+
+    What only one of them knows differs. Of RoPE the theta in use counts, not what it was before.
+    """
+    pairs = {
+        "data": [origin.get("data_sha256") for origin in (one, other)],
+        "prompt": [origin.get("prompt_sha256") for origin in (one, other)],
+        "length": [origin.get("context_tokens") for origin in (one, other)],
+        "rope_theta": [(origin.get("rope") or {}).get("theta") for origin in (one, other)],
+        "dtype": [origin.get("dtype") for origin in (one, other)],
+    }
+    differ = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    units = {"length": " tokens", "rope_theta": "", "dtype": ""}
+    values = {
+        n: " and ".join("unknown" if v is None else str(v) for v in differ[n]) for n in differ
+    }
+    return [f"{n} ({values[n]}{units[n]})" if n in units else n for n in differ]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sce.errors import InputError
-from sce.records import HeadScores, RunFacts
+from sce.records import HeadScores, RunFacts, origin_differences, provenance
 
 SEEDS = (100, 101)
 """Seeds of a reference's members: none that a run has by default."""
@@ -102,20 +102,8 @@ def _members(reference: HeadScores) -> list[dict]:
 
 def _differences(file: Path, reference: HeadScores, facts: RunFacts) -> list[str]:
     """One warning for all that was different when the reference was scored, one for what it is."""
-    theirs = reference.provenance
-    pairs = {
-        "data": (theirs.get("data_sha256"), facts.reference_sha256),
-        "prompt": (theirs.get("prompt_sha256"), facts.prompt_sha256),
-        f"length ({theirs.get('context_tokens')} tokens)": (
-            theirs.get("context_tokens"),
-            facts.context_tokens,
-        ),
-        "rope_theta": ((theirs.get("rope") or {}).get("theta"), facts.rope.get("theta")),
-        "dtype": (theirs.get("dtype"), facts.dtype),
-    }
     warnings = []
-    differs = [name for name, (their, own) in pairs.items() if their != own]
-    if differs:
+    if differs := origin_differences(reference.provenance, provenance(facts)):
         warnings.append(
             f"reference {file.name} was scored with other {', '.join(differs)} than this run; head "
             "scores depend on them, so read recall with that in mind or make a reference of your "

@@ -13,9 +13,9 @@ from sce.records import read_jsonl
 from sce.stats import first_differences, pearson, spearman
 
 _ROWS = (
-    ("recall of the reference's heads", "recall", "num_reference_examples"),
-    ("recall learned (not in the untuned model)", "recall_learned", "num_reference_examples"),
-    ("cosine with the reference", "cosine", "num_reference_examples"),
+    ("recall of the reference's heads", "recall", "num_kept_examples"),
+    ("recall learned (not in the untuned model)", "recall_learned", "num_kept_examples"),
+    ("cosine with the reference", "cosine", "num_kept_examples"),
     ("F1", "f1", "num_examples"),
 )
 
@@ -35,7 +35,8 @@ def final_table(run_dir: Path, url: str | None = None) -> str:
     table.add_column(f"step {last['step']}", justify="right")
     table.add_column("n", justify="right")
     for label, name, count in _ROWS:
-        table.add_row(label, _cell(first, name), _cell(last, name), str(last[count]))
+        n = _counts(first[count], last[count])
+        table.add_row(label, _cell(first, name), _cell(last, name), n)
     out = StringIO()
     console = Console(file=out, width=100, force_terminal=False)
     console.print(table)
@@ -52,6 +53,12 @@ def _cell(row: dict[str, Any], name: str) -> str:
     text = f"{row[name]:.3f}"
     low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
     return text if low is None or high is None else f"{text} [{low:.3f}, {high:.3f}]"
+
+
+def _counts(first: int | None, last: int | None) -> str:
+    """Examples behind the figures of a line; both steps' where a scorer kept others."""
+    shown = ["-" if count is None else str(count) for count in (first, last)]
+    return shown[-1] if shown[0] == shown[-1] else ", ".join(shown)
 
 
 def _correlation(rows: list[dict[str, Any]]) -> str:

@@ -4,8 +4,8 @@ Writes HeadScores JSON (schema sce.heads/1) with per-example scores beside it, a
 audit file from which anyone can work every score out again.
 """
 
-import json
 import logging
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,66 +42,97 @@ def score(config: ScoreConfig) -> list[Path]:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     _log.setLevel(logging.INFO)
     every = config.out.endswith("/") or Path(config.out).is_dir()
-    _refuse_existing(config, every)
+    _require_places(config, every)
     import torch
 
     from sce.assemble import assemble, facts, scored_model, settings
+    from sce.score_output import none_kept, write_audit, write_scores
 
     adapter = Path(config.adapter).expanduser() if config.adapter else None
     on_gpu = torch.cuda.is_available()
     parts = assemble(config, [config.split], on_gpu=on_gpu, adapter=adapter)
     _log.info("attention  %s (%s)", parts.attention.backend, parts.attention.reason)
     model = scored_model(parts, adapter)
-    scorers = _every_scorer(config) if every else (config.scorer.name,)
-    modes = MODES if every else (config.mode,)
-    outcomes = _outcomes(parts, model, settings(parts, model, scorers=scorers, modes=modes))
+    scorers = _every_scorer(config, model) if every else (config.scorer.name,)
+    wanted = settings(parts, model, scorers=scorers, modes=MODES if every else (config.mode,))
+    outcomes = _outcomes(parts, model, wanted)
+    if config.audit:
+        write_audit(Path(config.audit), config, outcomes, wanted.detokenize)
+        _log.info("wrote %s", config.audit)
     known = facts(parts, run=config.adapter or "untuned", run_dir=Path.cwd())
     keys = list(outcomes[0].scores)
-    folder = Path(config.out) if every else Path(config.out).parent
     files = []
     for scorer, mode in keys:
-        file = folder / (f"{scorer}-{mode}-{config.match}.json" if every else Path(config.out).name)
-        if _write(file, scorer, mode, config, outcomes, known):
+        name = f"{scorer}-{mode}-{config.match}.json"
+        file = Path(config.out) / name if every else Path(config.out)
+        if write_scores(file, (scorer, mode), config, outcomes, known):
             files.append(file)
     if not files:
-        raise InputError(_none_kept(keys[0][0], len(outcomes)))
-    if config.audit:
-        _write_audit(Path(config.audit), config, outcomes)
-        _log.info("wrote %s", config.audit)
+        raise InputError(none_kept(keys[0][0], len(outcomes)))
     return files
 
 
-def _every_scorer(config: ScoreConfig) -> tuple[str, ...]:
-    """Those that are defined for the task in some mode."""
+def _every_scorer(config: ScoreConfig, model: Any) -> tuple[str, ...]:
+    """Those that are defined for the task in some mode, and for the model."""
     from sce.heads import SCORERS
+    from sce.model.build import head_shape
+    from sce.model.projections import head_outputs, require_ungated
 
-    return tuple(
-        name
-        for name, scorer in SCORERS.items()
-        if scorer.SPEC.refusal(name, scorer.SPEC.modes[0], config.data.task) is None
-    )
+    chosen = []
+    for name, scorer in SCORERS.items():
+        spec = scorer.SPEC
+        if spec.refusal(name, spec.modes[0], config.data.task) is not None:
+            continue
+        # One that was asked for by name is refused, not left out.
+        if spec.writes and name != config.scorer.name:
+            try:
+                require_ungated(head_outputs(model, head_shape(model)[1]))
+            except InputError as error:
+                _log.info("no %s: %s", name, error)
+                continue
+        chosen.append(name)
+    return tuple(chosen)
 
 
-def _none_kept(scorer: str, count: int) -> str:
-    return (
-        f"scorer={scorer}: none of the {count} answers holds more than half of the right one's "
-        "words, so there is no example to score; use a model that finds the needle, or scorer=copy "
-        "mode=teacher_forced"
-    )
-
-
-def _refuse_existing(config: ScoreConfig, every: bool) -> None:
-    outputs = [Path(config.audit)] if config.audit else []
+def _require_places(config: ScoreConfig, every: bool) -> None:
+    """Refuse, before the work is done, what could not be written after it."""
+    out, places = Path(config.out), {}
     if every:
-        if Path(config.out).is_dir() and any(Path(config.out).iterdir()):
+        if out.is_dir() and any(out.iterdir()):
             raise InputError(f"out={config.out} is not empty; name another folder")
+        _require_writable(f"out={config.out}", out)
+    elif out.suffix != ".json":
+        raise InputError(
+            f"out={config.out}: head scores are plain JSON; end the name in .json, or in / for a "
+            "folder that gets a file for every scorer"
+        )
     else:
-        outputs += [Path(config.out), Path(config.out).with_suffix(".npz")]
-    if len(set(outputs)) < len(outputs):
-        raise InputError(f"out={config.out} and audit={config.audit} are one file; name two")
-    for file in outputs:
+        places = {out: f"out={config.out}", out.with_suffix(".npz"): f"out={config.out}"}
+    if config.audit:
+        audit = Path(config.audit)
+        inside = every and audit.parent == out and audit.suffix in (".json", ".npz")
+        if inside or audit in (out, *places):
+            raise InputError(
+                f"audit={config.audit} is one of the files of out={config.out}; name another"
+            )
+        places[audit] = f"audit={config.audit}"
+    for file, option in places.items():
+        _require_writable(option, file.parent)
         if file.exists():
             raise InputError(f"{file} exists; name another file or delete it")
+
+
+def _require_writable(option: str, folder: Path) -> None:
+    """Make the folder, and see that a file can be made in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{option}: nothing can be written in the folder {folder} ({error.strerror}); name "
+            "another place"
+        ) from None
 
 
 def _outcomes(parts: "Parts", model: Any, wanted: "DecodeSettings") -> "list[Outcome]":
@@ -122,83 +153,6 @@ def _outcomes(parts: "Parts", model: Any, wanted: "DecodeSettings") -> "list[Out
         elapsed = time.perf_counter() - started
         _log.info("scored %d of %d examples   %.0f s", len(outcomes), len(encoded), elapsed)
     return sorted(outcomes, key=lambda outcome: outcome.example.id)
-
-
-def _adapter_provenance(adapter: Path | None) -> dict[str, Any]:
-    if adapter is None:
-        return {"adapter_sha256": None}
-    from sce.model.build import read_adapter_note
-    from sce.model.weights import weights_sha256
-
-    note = read_adapter_note(adapter)
-    kept = ("seed", "step", "concept", "context", "train_sha256")
-    return {
-        "adapter_sha256": weights_sha256(adapter),
-        "adapter": {name: note.get(name) for name in kept},
-    }
-
-
-def _write(
-    file: Path,
-    scorer: str,
-    mode: str,
-    config: ScoreConfig,
-    outcomes: "list[Outcome]",
-    known: Any,
-) -> bool:
-    """Write the set over the examples that the scorer kept; False if it kept none."""
-    import numpy as np
-
-    from sce.records import HeadScores, provenance
-    from sce.stats import mean_scores, num_kept
-
-    per_example = np.stack([o.scores[scorer, mode].numpy() for o in outcomes]).astype(np.float64)
-    if not num_kept(per_example):
-        _log.info("no %s: %s", file, _none_kept(scorer, len(outcomes)))
-        return False
-    more = {
-        **_adapter_provenance(Path(config.adapter).expanduser() if config.adapter else None),
-        "data_sha256": _scored_data(known, config.split),
-        "split": config.split,
-        "num_offered": len(outcomes),
-    }
-    HeadScores(
-        scorer=scorer,
-        mode=mode,
-        match=config.match,
-        scores=mean_scores(per_example),
-        num_examples=num_kept(per_example),
-        per_example=per_example,
-        provenance={**provenance(known), **more},
-    ).save(file)
-    _log.info("wrote %s", file)
-    return True
-
-
-def _scored_data(known: Any, split: str) -> str:
-    names = {"train": "train_sha256", "val": "eval_sha256", "reference": "reference_sha256"}
-    return getattr(known, names[split])
-
-
-def _write_audit(file: Path, config: ScoreConfig, outcomes: "list[Outcome]") -> None:
-    """One object an example: all it takes to score it by hand."""
-    from sce.records import finite
-
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", encoding="utf-8") as stream:
-        for outcome in outcomes:
-            example = outcome.example
-            gold = config.mode == "teacher_forced"
-            scores = outcome.scores[config.scorer.name, config.mode]
-            row = {
-                "id": example.id,
-                "prompt_ids": example.prompt_ids.tolist(),
-                "evidence_positions": example.evidence.tolist(),
-                "answer_ids": example.target_ids.tolist() if gold else list(outcome.answer_ids),
-                "scores": [[round(float(s), 9) for s in layer] for layer in scores],
-            }
-            # NaN, where the scorer did not keep the example, becomes null.
-            stream.write(json.dumps(finite(row)) + "\n")
 
 
 def cli() -> None:

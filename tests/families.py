@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    FalconH1Config,
     Gemma2Config,
     Gemma3TextConfig,
     GPT2Config,
@@ -21,6 +22,7 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     MixtralConfig,
+    Olmo2Config,
     Phi3Config,
     PhiConfig,
     PreTrainedModel,
@@ -83,6 +85,7 @@ CONFIGS = {
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
     ),
     "mixtral": MixtralConfig(**_GROUPED, **_EXPERTS),
+    "olmo2": Olmo2Config(**_CORE, num_key_value_heads=1),
     "lfm2": Lfm2Config(
         **_CORE, num_key_value_heads=2, layer_types=["conv", "full_attention", "full_attention"]
     ),
@@ -98,14 +101,25 @@ CONFIGS = {
         moe_intermediate_size=32,
         shared_expert_intermediate_size=32,
     ),
+    "falcon_h1": FalconH1Config(
+        **_GROUPED,
+        mamba_d_ssm=32,
+        mamba_n_heads=4,
+        mamba_n_groups=1,
+        mamba_d_state=8,
+        mamba_chunk_size=8,
+    ),
 }
-LOCAL = ("mistral", "gemma2", "gemma3", "gpt_oss")
+LOCAL = {"mistral": (0, 1, 2), "gemma2": (0, 2), "gemma3": (0, 2), "gpt_oss": (0, 2)}
+"""The layers in which a token sees itself and the WINDOW - 1 tokens before it."""
 CAPPED = ("gemma2",)
 SINKS = ("gpt_oss",)
 GATED = ("qwen3_next",)
 """Attention outputs are gated before the output projection, so `ov_write` is not defined."""
 WITHOUT_HEADS = {"lfm2": 0, "qwen3_next": 0}
 """The layer that has none."""
+STATEFUL = (*WITHOUT_HEADS, "falcon_h1")
+"""Some layers keep a state; those of Falcon-H1 do so beside their heads."""
 
 ALPHABET = range(3, 11)
 TEXTS = {3: "[1]", 4: "[2]", 5: "[7]", 6: "a", 7: "b", 8: "[", 9: "]", 10: " "}

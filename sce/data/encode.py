@@ -206,11 +206,12 @@ class Encoder:
         most = min(first, null_first)
         same = located.ids[:most] == nulled.ids[:most]
         start = most if same.all() else int(same.argmin())
-        documents = {span.document for span in example.evidence}
+        holding = {span.document for span in example.evidence}
         gold = [
-            located.span(index, 0, len(piece.text))
-            for index, piece in enumerate(located.pieces)
-            if piece.document in documents
+            located.span(index, 0, located.pieces[index].offset + len(document.text))
+            for document in example.documents
+            if document.id in holding
+            for index in [located.documents[document.id]]
         ]
         return Asked(
             question=np.asarray([first, end], dtype=np.int32),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sce.heads.trace import GREEDY, TEACHER_FORCED, Spec, Trace
 
-SPEC = Spec(modes=(TEACHER_FORCED, GREEDY))
+SPEC = Spec(tau=0.1, modes=(TEACHER_FORCED, GREEDY))
 
 
 def score(trace: Trace) -> Float[Tensor, "layers heads"]:

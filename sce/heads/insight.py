@@ -17,16 +17,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sce.errors import InputError
 from sce.heads.trace import GREEDY, TEACHER_FORCED, Spec, Trace
 from sce.metrics import cited_characters
 
-SPEC = Spec(modes=(TEACHER_FORCED, GREEDY), tasks=("summhay",))
+SPEC = Spec(tau=0.1, modes=(TEACHER_FORCED, GREEDY), tasks=("summhay",))
 NO_CITATION, WRONG_CITATION = -1, -2
 
 
 def score(trace: Trace) -> Float[Tensor, "layers heads"]:
     """Share of the citation's tokens, 0..1."""
-    assert trace.cited is not None
+    if trace.cited is None:
+        raise InputError("scorer=insight needs DecodeSettings.detokenize to read a greedy answer")
     citing = trace.cited != NO_CITATION
     if not citing.any():
         return torch.zeros(trace.looked_at.shape[:2], dtype=torch.float64)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sce.heads.trace import TEACHER_FORCED, Spec, Trace
 
-SPEC = Spec(modes=(TEACHER_FORCED,), writes=True)
+SPEC = Spec(tau=1.0, modes=(TEACHER_FORCED,), writes=True)
 
 
 def score(trace: Trace) -> Float[Tensor, "layers heads"]:

@@ -2,11 +2,12 @@
 
     score(h) = 1/|q| sum_{t in q} sum_{j in G} a_t^h(j) - the same under the null question "N/A"
 
-q are the question's tokens, G those of the documents that hold evidence. The null question stands
-after the same context, whose keys and values are computed once for both.
+q are the question's tokens, G those of the documents that hold evidence, titles included. The null
+question stands after the same context, whose keys and values are computed once for both.
 
-QRHead (Zhang et al., EMNLP 2025, arXiv 2506.09944), whose released code scores heads for detection
-so; its removal of outlying tokens is left out.
+After QRHead (Zhang et al., EMNLP 2025, arXiv 2506.09944). Their released code averages over the
+whole instruction around the query as well, counts the documents' labels, and removes outlying
+tokens; here it is the question alone, and the documents' own text.
 """
 
 from jaxtyping import Float
@@ -15,7 +16,7 @@ from torch import Tensor
 from sce.errors import InputError
 from sce.heads.trace import PREFILL, Spec, Trace
 
-SPEC = Spec(modes=(PREFILL,), question=True)
+SPEC = Spec(tau=0.2, modes=(PREFILL,), question=True)
 
 
 def score(trace: Trace) -> Float[Tensor, "layers heads"]:

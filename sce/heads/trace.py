@@ -15,6 +15,8 @@ TEACHER_FORCED, GREEDY, PREFILL = "teacher_forced", "greedy", "prefill"
 class Spec:
     """In which modes and tasks a scorer is defined, and what it reads."""
 
+    tau: float
+    """A head is in a set if its score is above it, where nothing else is asked for."""
     modes: tuple[str, ...]
     """teacher_forced: the gold answer is fed; greedy: what the model emits; prefill: no answer."""
     tasks: tuple[str, ...] | None = None

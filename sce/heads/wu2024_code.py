@@ -3,9 +3,11 @@
     score(h) = |{t < 50 : j*_t(h) in k and token(j*_t(h)) = y_t}| / |k|
 
 Steps are counted, not positions, so a token copied twice counts twice and a score may exceed 1. The
-model answers by itself; decoding stops after a line. k is the evidence E, the whole needle; their
-code takes the clause of it that answers (`real_needle`), so the scores in their files are larger by
-the ratio of the two lengths.
+model answers by itself; decoding stops after a line.
+
+Two things are not theirs: k is the evidence E, the whole needle, where their code takes the clause
+of it that answers (`real_needle`) for the hits and for the length; and decoding stops at the end of
+the assistant's turn, which their prompts do not have. Scores in their files are larger for it.
 
 An example is kept only if the answer's ROUGE-1 recall, stemmed, exceeds 50%: where it is not, there
 is no score (NaN), and means are over the kept examples alone.
@@ -24,7 +26,7 @@ from sce.heads.trace import GREEDY, Spec, Trace
 
 MAX_STEPS = 50
 MIN_RECALL = 0.5
-SPEC = Spec(modes=(GREEDY,), tasks=("needle",))
+SPEC = Spec(tau=0.1, modes=(GREEDY,), tasks=("needle",))
 _rouge = rouge_scorer.RougeScorer(["rouge1"], use_stemmer=True)
 
 

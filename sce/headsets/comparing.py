@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sce.errors import InputError
-from sce.records import HeadScores
+from sce.records import HeadScores, origin_differences
 from sce.stats import (
     Comparison,
     Curves,
@@ -204,12 +204,13 @@ def _warnings(sets: Mapping[str, HeadScores]) -> list[str]:
     unknown = [name for name, s in sets.items() if not s.provenance.get("weights_sha256")]
     if unknown:
         warnings.append(
-            f"the weights behind {', '.join(unknown)} are unknown (imported): whether these are "
-            "heads of one model, on the same examples, is for you to know"
+            f"the weights behind {', '.join(unknown)} are unknown (imported, or scored in memory): "
+            "whether these are heads of one model, on the same examples, is for you to know"
         )
-    for key in ("dtype", "rope", "context_tokens"):
-        known = [s.provenance[key] for s in sets.values() if s.provenance.get(key) is not None]
-        if any(value != known[0] for value in known):
-            values = ", ".join(dict.fromkeys(str(value) for value in known))
-            warnings.append(f"the sets were scored with different {key}: {values}")
+    # Of imported sets nothing is known. What equals the first is equal among itself too.
+    known = [item for item in sets.items() if "imported_from" not in item[1].provenance]
+    for name, scores in known[1:]:
+        first, origin = known[0][0], known[0][1].provenance
+        if differs := origin_differences(origin, scores.provenance):
+            warnings.append(f"{first} and {name} were scored with different {', '.join(differs)}")
     return warnings

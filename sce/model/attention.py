@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface
@@ -191,7 +192,11 @@ def _by_chunks(
 def _explicit(  # noqa: PLR0913 - what attention is made of
     q: Tensor, k: Tensor, v: Tensor, how: How, rows: slice, keys: slice, visible: Tensor
 ) -> Tensor:
-    return attend(q[:, :, rows], k[:, :, keys], v[:, :, keys], visible, how)
+    part = (q[:, :, rows], k[:, :, keys], v[:, :, keys], visible, how)
+    if not torch.is_grad_enabled():
+        return attend(*part)
+    # Worked out again for the gradient: kept, the chunks would add up to keys x keys.
+    return checkpoint(attend, *part, use_reentrant=False)  # type: ignore[return-value]
 
 
 def _additive(mask: CausalRows, dtype: torch.dtype) -> Float[Tensor, "batch 1 queries keys"]:

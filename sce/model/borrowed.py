@@ -1,18 +1,19 @@
 """A model that somebody else built and goes on using: read as it stands, left as it was found."""
 
+import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from sce.errors import InputError
 from sce.model.attention import IMPLEMENTATIONS
-from sce.model.build import base_of, is_adapted
+from sce.model.build import adapter_states, base_of, is_adapted
 from sce.model.weights import weights_sha256
 
 
@@ -100,17 +101,18 @@ def _implementations(config: PreTrainedConfig) -> str | dict:
 def adapter_sha256(model: nn.Module) -> str | None:
     """Identity of the adapters that are switched on; None where there is none.
 
-    Of a LoRA adapter it is the `weights_sha256` of the folder that PEFT saves it to.
+    Of a LoRA adapter it is the `weights_sha256` of the folder that PEFT saves it to, unless it
+    tunes embeddings; of several together the sha256 over theirs, in no order.
     """
     switches = [bool(m.disable_adapters) for m in model.modules() if hasattr(m, "disable_adapters")]
     if not is_adapted(model) or all(switches):
         return None
-    state = {}
-    for name, tensor in model.state_dict().items():
-        for adapter in model.active_adapters:  # type: ignore[union-attr]
-            if f".{adapter}" in name:
-                saved_as = name.replace(f".{adapter}", "", 1)
-                state[saved_as] = tensor.detach().to("cpu", copy=True).contiguous()
+    hashes = sorted(_state_sha256(state) for state in adapter_states(model))
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def _state_sha256(state: dict[str, Tensor]) -> str:
+    copied = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in state.items()}
     with tempfile.TemporaryDirectory() as folder:
-        save_file(state, Path(folder) / "adapter_model.safetensors")
+        save_file(copied, Path(folder) / "adapter_model.safetensors")
         return weights_sha256(Path(folder))

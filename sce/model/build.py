@@ -2,30 +2,22 @@
 
 import json
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from torch import nn
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 from transformers.utils import logging as transformers_logging
 
 from sce.errors import InputError
 from sce.model.attention import Choice
 from sce.model.rope import check_inv_freq, rope_theta, set_rope_theta
-from sce.model.weights import converted_gguf, packaged_gguf, weights_sha256
+from sce.model.source import OUTSIDE, Source, explained, load_config
 from sce.options import LoraOptions, ModelOptions
 
 # Names of the attention projections in transformers' decoders, fused ones included.
@@ -37,88 +29,6 @@ ATTENTION_PROJECTIONS = (
     "self_attn.out_proj",  # LFM2
 )
 SCE_FILE = "sce.json"
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a model's files are, and which model it is."""
-
-    name: str
-    """What the user asked for."""
-    location: str
-    """Local folder or hub id, for from_pretrained."""
-    revision: str | None
-
-    @cached_property
-    def folder(self) -> Path:
-        """The local folder of the files; a hub id's are downloaded."""
-        if Path(self.location).is_dir():
-            return Path(self.location)
-        with _explained(self, "weights"):
-            patterns = ["model*.safetensors", "*.json", "tokenizer*", "*.jinja"]
-            found = snapshot_download(
-                self.location, revision=self.revision, allow_patterns=patterns
-            )
-        return Path(found)
-
-    @cached_property
-    def sha256(self) -> str:
-        """Identity of the weights."""
-        return weights_sha256(self.folder)
-
-
-def find(options: ModelOptions) -> Source:
-    """Resolve `model.name_or_path`; GGUF files are converted on first use.
-
-    Raises:
-        InputError: a local path or package that is not there.
-    """
-    name = options.name_or_path
-    if name.startswith("package:"):
-        return Source(name, str(converted_gguf(packaged_gguf(name.removeprefix("package:")))), None)
-    path = Path(name).expanduser()
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise InputError(f"model.name_or_path={name}: no such file")
-        return Source(name, str(converted_gguf(path)), None)
-    if name.startswith(("/", ".", "~")) and not path.is_dir():
-        raise InputError(f"model.name_or_path={name}: no such folder")
-    return Source(name, str(path) if path.is_dir() else name, options.revision)
-
-
-@contextmanager
-def _explained(source: Source, what: str) -> Iterator[None]:
-    """Turn the hub's many errors into one line that says what to do."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        text = " ".join(str(error).split())
-        lower = text.lower()
-        if "gated" in lower or "401" in lower or "403" in lower:
-            advice = "it is gated: accept its licence on the hub and run `hf auth login`"
-        elif "connect" in lower or "offline" in lower or "couldn't" in lower or "resolve" in lower:
-            advice = "it is not on this machine and the hub cannot be reached; give a local folder"
-        elif "attention implementation" in lower:
-            advice = "it cannot run under this attention; use attention=eager, or flash on a GPU"
-        elif "is not a local folder" in lower or "not a valid model identifier" in lower:
-            advice = "no such model; give a hub id or a local folder"
-        else:
-            advice = text[:200]
-        raise InputError(
-            f"model.name_or_path={source.name}: its {what} cannot be loaded: {advice}"
-        ) from error
-
-
-def load_config(source: Source) -> PreTrainedConfig:
-    """The model's config, from disk or the hub."""
-    with _explained(source, "config"):
-        return AutoConfig.from_pretrained(source.location, revision=source.revision)
-
-
-def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
-    """The model's tokenizer."""
-    with _explained(source, "tokenizer"):
-        return AutoTokenizer.from_pretrained(source.location, revision=source.revision)
 
 
 def load_model(source: Source, options: ModelOptions, attention: Choice) -> PreTrainedModel:
@@ -133,7 +43,7 @@ def load_model(source: Source, options: ModelOptions, attention: Choice) -> PreT
         set_rope_theta(config, options.rope_theta)
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
-    with _explained(source, "weights"):
+    with explained(source, "weights"):
         model = AutoModelForCausalLM.from_pretrained(
             source.location,
             revision=source.revision,
@@ -144,6 +54,8 @@ def load_model(source: Source, options: ModelOptions, attention: Choice) -> PreT
         )
     if bars:
         transformers_logging.enable_progress_bar()
+    if not model._can_set_attn_implementation():
+        raise InputError(f"model.name_or_path={source.name}: {OUTSIDE}")
     if options.rope_theta is not None:
         check_inv_freq(model, options.rope_theta)
     model.requires_grad_(False)
@@ -261,6 +173,16 @@ def save_adapter(model: nn.Module, folder: Path, state: dict | None = None) -> N
         raise TypeError("there is no adapter on this model")
     model.save_pretrained(str(folder), state_dict=state)
     (folder / "README.md").unlink(missing_ok=True)  # a template of a model card
+
+
+def adapter_states(model: nn.Module) -> list[dict[str, torch.Tensor]]:
+    """Weights of every active adapter, by the names that PEFT saves them under.
+
+    Without the base model's embeddings, which PEFT saves beside an adapter that tunes them.
+    """
+    names = model.active_adapters if isinstance(model, PeftModel) else []
+    options = {"save_embedding_layers": False}  # else it asks the hub how large they were
+    return [get_peft_model_state_dict(model, adapter_name=name, **options) for name in names]
 
 
 def base_of(model: nn.Module) -> PreTrainedModel:

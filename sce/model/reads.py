@@ -94,8 +94,9 @@ class Write:
         num_inside = inside.sum(dim=-1, keepdim=True)
         num_outside = (visible.sum(dim=-1, keepdim=True) - num_inside).clamp(min=1)
         signs = torch.where(inside, 1.0, -num_inside / num_outside)
-        written = mix(seen.weights * signs, seen.value.float())
-        pulled = self.outputs[seen.layer].pulled_back(self.directions)
+        with torch.autocast(seen.value.device.type, enabled=False):
+            written = mix(seen.weights * signs, seen.value.float())
+            pulled = self.outputs[seen.layer].pulled_back(self.directions)
         return (written * pulled[:, seen.heads]).sum(dim=-1)
 
 

@@ -91,7 +91,7 @@ from sce.data.build import build_missing, open_splits
 from sce.data.encode import Encoder
 from sce.data.plan import plan_splits
 from sce.data_options import DataOptions
-from sce.model.build import find, load_tokenizer
+from sce.model.source import find, load_tokenizer
 from sce.options import ModelOptions
 count, workers = int(sys.argv[1]), int(sys.argv[2])
 encoder = Encoder(load_tokenizer(find(ModelOptions())))

@@ -76,8 +76,14 @@ def ratio(rounds: int, on: Callable[[], object], off: Callable[[], object]) -> t
 
 
 STEPS = 16
-ARGMAX = ("copy", "copy_needle", "insight")
-ON = DecodeSettings(max_new_tokens=STEPS + 1, fixed_steps=True, scorers=ARGMAX, modes=("greedy",))
+ARGMAX = ("copy", "copy_needle", "insight", "wu2024_code")
+ON = DecodeSettings(
+    max_new_tokens=STEPS + 1,
+    fixed_steps=True,
+    scorers=ARGMAX,
+    modes=("greedy",),
+    detokenize=lambda ids: " ".join(str(token) for token in ids),
+)
 OFF = replace(ON, scorers=())
 
 
@@ -99,7 +105,8 @@ def decoding(model, data, cache: DynamicCache, settings: DecodeSettings) -> Call
         with torch.no_grad(), probing(modules) as probe:
             answers = _Run(model, data, settings, tracer, probe).generate(filled, token)
         if tracer is not None:
-            tracer.scores(0, answers[0])
+            for row, answer in enumerate(answers):
+                tracer.scores(row, answer)
         return answers
 
     return run

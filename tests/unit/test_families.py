@@ -5,6 +5,8 @@ eager attention with `output_attentions=True`, values from its cache, answers fr
 Counts must agree exactly, attention masses to 1e-5, and what heads write to 1e-4 of the largest.
 """
 
+import sys
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -18,12 +20,26 @@ from transformers import AttentionInterface, DynamicCache
 from transformers.masking_utils import AttentionMaskInterface
 
 import families
-from families import CAPPED, CONFIGS, EXAMPLES, GATED, HEADS, LAYERS, LOCAL, SINKS, WITHOUT_HEADS
+from families import (
+    CAPPED,
+    CONFIGS,
+    EXAMPLES,
+    GATED,
+    HEADS,
+    LAYERS,
+    LOCAL,
+    SINKS,
+    STATEFUL,
+    WINDOW,
+    WITHOUT_HEADS,
+)
 from sce.data.batch import collate
 from sce.data.encode import Encoded
 from sce.decode import DecodeSettings, decode
 from sce.errors import InputError
-from sce.model.projections import HeadOutputs
+from sce.model.capture import probing
+from sce.model.projections import HeadOutputs, attention_modules
+from sce.model.reads import LookedAt
 
 STEPS = 12
 COUNTS = ("copy", "copy_needle", "insight")
@@ -82,7 +98,7 @@ def full(name: str, ids: list[int], model: nn.Module | None = None) -> Full:
 
         handles.append(output_projection(model, layer).register_forward_pre_hook(keep))
     # A cache of its own making keeps all values of local layers; hybrids have their own kind.
-    stored = None if name in WITHOUT_HEADS else DynamicCache()
+    stored = None if name in STATEFUL else DynamicCache()
     out = model(
         input_ids=torch.tensor([ids]),
         past_key_values=stored,
@@ -154,6 +170,12 @@ def counted(example: Encoded, answer: list[int], looks: np.ndarray) -> dict[str,
     return scores
 
 
+def seen_from(name: str, layer: int, position: int) -> range:
+    """What a token sees, whatever its weights: all up to itself, or the last WINDOW of them."""
+    local = layer in LOCAL.get(name, ())
+    return range(max(0, position + 1 - WINDOW) if local else 0, position + 1)
+
+
 def written(name: str, example: Encoded, found: Full, unembedding: np.ndarray) -> np.ndarray:
     """`ov_write`: direct logit attribution of every position a head sees, evidence against rest."""
     first, answer = len(example.prompt_ids) - 1, example.target_ids.tolist()
@@ -168,7 +190,7 @@ def written(name: str, example: Encoded, found: Full, unembedding: np.ndarray) -
             for step, token in enumerate(answer):
                 row = weights[head, first + step]
                 phi = row * (values[head // shared] @ (unembedding[token] @ outward))
-                seen = np.flatnonzero(row > 0)
+                seen = seen_from(name, layer, first + step)
                 inside = [j for j in seen if j in evidence]
                 outside = [j for j in seen if j not in evidence]
                 total += phi[inside].sum() - len(inside) / len(outside) * phi[outside].sum()
@@ -253,7 +275,10 @@ def test_every_scorer_finds_something_to_compare(name):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_what_is_compared_with_is_what_the_stock_model_does(name):
-    """Weights times values are the heads' outputs; sinks are no position, so weights fall short."""
+    """Weights times values are the heads' outputs; sinks are no position, so weights fall short.
+
+    No weight is 0 here, so that what has one shows what is seen.
+    """
     example = EXAMPLES["none"][0]
     found = full(name, [*example.prompt_ids.tolist(), *example.target_ids.tolist()])
     for layer, weights in found.weights.items():
@@ -261,6 +286,9 @@ def test_what_is_compared_with_is_what_the_stock_model_does(name):
         mixed = np.concatenate(list(weights @ values), axis=-1)
         same = np.allclose(mixed, found.mixed[layer], atol=1e-5)
         assert same == (name not in GATED)
+        for position, row in enumerate(weights.swapaxes(0, 1)):
+            seen = seen_from(name, layer, position)
+            assert all(np.flatnonzero(head).tolist() == [*seen] for head in row)
     totals = np.stack([weights.sum(axis=-1) for weights in found.weights.values()])
     assert np.mean(totals < 0.9) > 0.1 if name in SINKS else np.allclose(totals, 1, atol=1e-5)
 
@@ -287,6 +315,24 @@ def test_a_layer_without_heads_scores_zero(name, layer, implementation):
             assert (scores[layer] == 0).all()
 
 
+def test_what_is_seen_with_a_weight_of_0_is_not_evidence_either():
+    """Queries are so large that weights underflow; `ov_write` counts those positions all the same."""
+    sharp = {key: deepcopy(families.build("llama", key)) for key in ("eager", "sce_fused")}
+    with torch.no_grad():
+        for model in sharp.values():
+            for layer in model.model.layers:
+                layer.self_attn.q_proj.weight *= 8
+    unembedding = sharp["eager"].get_output_embeddings().weight.detach().numpy()
+    outcomes = decode(sharp["sce_fused"], collate(EXAMPLES["left"]), settings("llama", "ov_write"))
+    for outcome, example in zip(outcomes, EXAMPLES["left"], strict=True):
+        found = full("llama", [*example.prompt_ids, *example.target_ids], sharp["eager"])
+        theirs = written("llama", example, found, unembedding)
+        ours = outcome.scores["ov_write", "teacher_forced"].numpy()
+        for weights in found.weights.values():
+            assert np.mean(weights[:, np.tri(weights.shape[1], dtype=bool)] == 0) > 0.05
+        np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max(), rtol=0)
+
+
 @pytest.mark.parametrize("name", GATED)
 def test_writes_through_a_gate_are_refused_and_nothing_else(name):
     model, batch = families.build(name, "sce_fused"), collate(EXAMPLES["left"])
@@ -298,13 +344,16 @@ def test_writes_through_a_gate_are_refused_and_nothing_else(name):
 # -- the comparison fails where something is taken out of our side ------------------------------
 
 
-def told_without(monkeypatch, changes: dict) -> None:
-    """Have every mask told as if transformers had handed on something else."""
+def told_without(monkeypatch, change: Callable[[dict], dict]) -> None:
+    """Have every mask told as if transformers had handed on something else.
+
+    `change` is given the arguments and gives those that are to be others.
+    """
     mapping = AttentionMaskInterface._global_mapping
 
     def tell(original, *args, **kwargs):
         assert not args
-        return original(**{**kwargs, **changes})
+        return original(**{**kwargs, **change(kwargs)})
 
     for name in IMPLEMENTATIONS:
         monkeypatch.setitem(mapping, name, partial(tell, mapping[name]))
@@ -321,22 +370,37 @@ def called_without(monkeypatch, argument: str) -> None:
     monkeypatch.setitem(mapping, "sce_fused", partial(call, mapping["sce_fused"]))
 
 
-def causal_only(b, h, q, k):
-    return k <= q
+def without_padding(_: dict) -> dict:
+    return {"attention_mask": None}
+
+
+def without_window(_: dict) -> dict:
+    return {"mask_function": lambda b, h, q, k: k <= q, "local_size": None}
+
+
+def without_causality(told: dict) -> dict:
+    own = told["mask_function"]
+    return {"mask_function": lambda b, h, q, k: own(b, h, q, k) | (k > q)}
+
+
+OF_MASKS = {
+    "padding": without_padding,
+    "window": without_window,
+    "causality": without_causality,
+}
 
 
 def take_out(monkeypatch, what: str) -> None:
-    if what == "padding":
-        told_without(monkeypatch, {"attention_mask": None})
-    elif what == "window":
-        told_without(monkeypatch, {"mask_function": causal_only, "local_size": None})
+    if what in OF_MASKS:
+        told_without(monkeypatch, OF_MASKS[what])
     else:
         called_without(monkeypatch, what)
 
 
 CAN_BE_TAKEN_OUT = {
     "padding": tuple(CONFIGS),
-    "window": LOCAL,
+    "causality": tuple(CONFIGS),
+    "window": tuple(LOCAL),
     "softcap": CAPPED,
     "s_aux": SINKS,
 }
@@ -356,10 +420,104 @@ def test_the_comparison_fails_without(name, what, monkeypatch):
         compare(name, padding, "sce_fused")
 
 
-def test_the_comparison_fails_without_the_causal_mask(monkeypatch):
-    told_without(monkeypatch, {"mask_function": lambda b, h, q, k: k >= 0 * q})
-    with pytest.raises(AssertionError):
-        compare("llama", "none", "sce_fused")
+# -- bfloat16, the default ----------------------------------------------------------------------
+
+GAP = 2.0**-7
+"""Of the larger of two logits, and half as much again in the logit itself.
+
+transformers' eager attention rounds a logit to bfloat16 after Q k^T and after the scale, and its
+weight after the softmax: by up to 2**-9 of each. So two logits may change places where they differ
+by 2 * 2 * 2**-9 of the larger, their weights become equal where they differ by 2 * 2**-9.
+"""
+
+
+@dataclass
+class Eager:
+    """What transformers' eager attention in bfloat16 makes of one layer's queries and keys."""
+
+    weights: torch.Tensor
+    """[heads, queries, keys] in bfloat16."""
+    logits: torch.Tensor
+    """Of the same queries and keys in float32, -inf where a query does not see."""
+
+
+def eager_beside(monkeypatch, implementation: str) -> list[Eager]:
+    """Have the stock model's eager attention worked out beside ours, layer by layer."""
+    found: list[Eager] = []
+    mapping = AttentionInterface._global_mapping
+
+    def attend(original, module, query, key, value, mask, **kwargs):
+        assert query.dtype == key.dtype == torch.bfloat16
+        stock = vars(sys.modules[type(module).__module__])["eager_attention_forward"]
+        queries, keys = query.shape[2], key.shape[2]
+        future = torch.ones(queries, keys, dtype=torch.bool).triu(keys - queries + 1)
+        bias = torch.zeros_like(future, dtype=query.dtype).masked_fill(future, -1e9)
+        weights = stock(module, query, key, value, bias, scaling=module.scaling)[1]
+        shared = query.shape[1] // key.shape[1]
+        logits = query.float() @ key.float().repeat_interleave(shared, dim=1).mT * module.scaling
+        found.append(Eager(weights[0], logits[0].masked_fill(future, float("-inf"))))
+        return original(module, query, key, value, mask, **kwargs)
+
+    monkeypatch.setitem(mapping, implementation, partial(attend, mapping[implementation]))
+    return found
+
+
+@torch.no_grad()
+def looks_in_bfloat16(model: nn.Module, prompt: list[int], rest: list[int]) -> list[torch.Tensor]:
+    """By pass, where every head looks [layers, heads, rows]: the whole prompt, then token by token.
+
+    The rows of the prompt are recomputed, those of single tokens are seen as they are made.
+    """
+    cache, found = DynamicCache(), []
+    with probing(attention_modules(model)) as probe:
+        for ids in (prompt, *([token] for token in rest)):
+            rows = torch.arange(len(ids))[None] if len(ids) > 1 else None
+            probe.reads = {"look": LookedAt(rows)}
+            model(input_ids=torch.tensor([ids]), past_key_values=cache, use_cache=True)
+            found.append(probe.take(LAYERS)["look"][0])
+    return found
+
+
+def further_apart(looks: torch.Tensor, eager: Eager) -> tuple[int, int]:
+    """Rows whose position is not the eager one, and those of them whose logits are no near tie."""
+    theirs = eager.weights.float().argmax(dim=-1)
+    ours, best = (eager.logits.gather(-1, at[..., None])[..., 0] for at in (looks, theirs))
+    other = looks != theirs
+    allowed = GAP * torch.maximum(ours.abs(), best.abs()) + GAP / 2
+    return int(other.sum()), int((other & ((ours - best).abs() > allowed)).sum())
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2"])
+def test_in_bfloat16_heads_look_where_eager_attention_has_its_largest_weight(
+    name, implementation, monkeypatch
+):
+    model = deepcopy(families.build(name, implementation)).bfloat16()
+    eager = eager_beside(monkeypatch, implementation)
+    count = other = apart = moved = 0
+    for example in (e for examples in EXAMPLES.values() for e in examples):
+        eager.clear()
+        passes = looks_in_bfloat16(model, example.prompt_ids.tolist(), example.target_ids.tolist())
+        looks = [layer for found in passes for layer in found]
+        for ours, theirs in zip(looks, eager, strict=True):
+            count += ours.numel()
+            others, further = further_apart(ours, theirs)
+            other, apart = other + others, apart + further
+            moved += further_apart((ours - 1).clamp(min=0), theirs)[1]
+    assert apart == 0
+    assert other < 0.02 * count
+    assert moved > 0.8 * count
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2"])
+def test_and_that_is_what_the_stock_model_puts_out(name, monkeypatch):
+    ids = torch.tensor([EXAMPLES["none"][0].prompt_ids.tolist()])
+    stock = deepcopy(families.build(name, "eager")).bfloat16()
+    theirs = stock(input_ids=ids, output_attentions=True).attentions
+    eager = eager_beside(monkeypatch, "sce_eager")
+    deepcopy(families.build(name, "sce_eager")).bfloat16()(input_ids=ids)
+    for beside, weights in zip(eager, theirs, strict=True):
+        assert torch.equal(beside.weights, weights[0])
 
 
 # -- adapters -----------------------------------------------------------------------------------

@@ -167,7 +167,14 @@ def test_imported_sets_are_compared_with_a_warning():
 def test_what_differs_without_being_wrong_is_a_warning():
     other = head_scores(*RUN, provenance={"dtype": "bfloat16", "context_tokens": 90})
     warnings = require_comparable({"a": head_scores(*RUN), "b": other})
-    assert [w.split(":")[0].rsplit(" ", 1)[1] for w in warnings] == ["dtype", "context_tokens"]
+    assert warnings == [
+        "a and b were scored with different length (100 and 90 tokens), dtype (float32 and bfloat16)"
+    ]
+    was = head_scores(*RUN, provenance={"rope": {"theta": 1e4, "was": 5e5}})
+    assert require_comparable({"a": head_scores(*RUN), "was": was}) == []
+    now = head_scores(*RUN, provenance={"rope": {"theta": 5e5, "was": 1e4}})
+    (warning,) = require_comparable({"theirs": unknown(head_scores(*RUN)), "a": was, "b": now})[1:]
+    assert warning == "a and b were scored with different rope_theta (10000.0 and 500000.0)"
 
 
 def test_the_table_fits_a_hundred_columns_and_shows_n_and_what_does_not_exist():

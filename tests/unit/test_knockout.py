@@ -3,8 +3,7 @@
 import copy
 import math
 import sys
-from contextlib import nullcontext
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import numpy as np
 import pytest

@@ -13,9 +13,13 @@ from sce.data.batch import collate
 from sce.decode import DecodeSettings, decode
 from sce.errors import InputError
 from sce.model import build
+from sce.model import source as source_of_models
 from sce.model.attention import Choice
-from sce.model.capture import attention_modules, probing
+from sce.model.capture import probing
+from sce.model.projections import attention_modules
+from sce.model.reads import LookedAt
 from sce.model.rope import check_inv_freq, rope_theta, set_rope_theta
+from sce.model.source import find, load_config
 from sce.model.weights import packaged_gguf, weights_sha256
 from sce.options import LoraOptions, ModelOptions
 from test_decode import example
@@ -75,7 +79,7 @@ PUBLISHED = {
 def test_mistral_s_window_hides_evidence_from_every_head(save_model):
     folder = save_model(PUBLISHED["mistral_7b"])
     options = ModelOptions(name_or_path=str(folder), dtype="float32")
-    source = build.find(options)
+    source = find(options)
     model = build.load_model(source, options, SDPA).eval()
     assert build.sliding_window(model.config) == 4096
     rng = np.random.default_rng(0)
@@ -84,9 +88,9 @@ def test_mistral_s_window_hides_evidence_from_every_head(save_model):
     for evidence, seen in ((range(10, 150), False), (range(300, 4200), True)):
         batch = collate([example(prompt, list(evidence), answer, 1)])
         with torch.no_grad(), probing(attention_modules(model)) as probe:
-            probe.rows = torch.arange(4299, 4302)[None]
+            probe.reads = {"at": LookedAt(torch.arange(4299, 4302)[None])}
             model(input_ids=batch.input_ids, logits_to_keep=1, use_cache=False)
-            looked_at = probe.take(2)
+            looked_at = probe.take(2)["at"]
         assert looked_at.min() > 4299 - 4096
         assert bool(torch.isin(looked_at, torch.tensor(list(evidence))).any()) is seen
 
@@ -96,7 +100,7 @@ def test_a_miniature_of_each_shipped_model_is_tuned_and_scored(name, save_model)
     config = PUBLISHED[name]
     folder = save_model(config)
     options = ModelOptions(name_or_path=str(folder), rope_theta=2e6)
-    source = build.find(options)
+    source = find(options)
     model = build.add_lora(build.load_model(source, options, SDPA), LoraOptions(r=2))
     types = {p.dtype for p in model.parameters() if p.requires_grad}
     assert types == {torch.float32}
@@ -135,7 +139,7 @@ def test_identity_is_the_weights_not_the_files(tiny_folder, tmp_path):
 )
 def test_an_absent_model_is_one_clear_line(name, message):
     with pytest.raises(InputError, match=message):
-        build.find(ModelOptions(name_or_path=name))
+        find(ModelOptions(name_or_path=name))
 
 
 @pytest.mark.parametrize(
@@ -150,15 +154,15 @@ def test_the_hub_s_refusals_are_explained(monkeypatch, error, message):
     def refuse(*_args, **_kwargs):
         raise OSError(error)
 
-    monkeypatch.setattr(build.AutoConfig, "from_pretrained", refuse)
+    monkeypatch.setattr(source_of_models.AutoConfig, "from_pretrained", refuse)
     with pytest.raises(InputError, match=message) as caught:
-        build.load_config(build.find(ModelOptions(name_or_path="meta/llama")))
+        load_config(find(ModelOptions(name_or_path="meta/llama")))
     assert "\n" not in str(caught.value)
 
 
 def test_rope_theta_reaches_the_tables_before_the_weights_load(tiny_folder):
     options = replace(FLOAT, name_or_path=str(tiny_folder), rope_theta=5e5, dtype="bfloat16")
-    model = build.load_model(build.find(options), options, SDPA)
+    model = build.load_model(find(options), options, SDPA)
     table = model.model.rotary_emb.inv_freq
     assert table.dtype == torch.float32
     torch.testing.assert_close(table, 5e5 ** (-torch.arange(0, 16, 2) / 16))
@@ -173,17 +177,26 @@ def test_a_model_without_rotary_embeddings_refuses_a_theta():
         set_rope_theta(config, 1e6)
 
 
-def test_a_model_that_sdpa_cannot_run_says_what_can(save_model):
+def test_a_model_that_caps_its_logits_loads_under_sdpa(save_model):
     small = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "vocab_size": 800}
     folder = save_model(AutoConfig.for_model("gemma2", **small, num_attention_heads=2))
     options = ModelOptions(name_or_path=str(folder))
-    with pytest.raises(InputError, match="use attention=eager"):
-        build.load_model(build.find(options), options, SDPA)
+    assert build.load_model(find(options), options, SDPA).config.model_type == "gemma2"
+
+
+@pytest.mark.parametrize("name", ["bloom", "mpt", "gptj"])
+def test_an_architecture_outside_the_attention_interface_is_refused(save_model, name):
+    sizes = {"hidden_size": 32, "n_layer": 1, "n_head": 2, "vocab_size": 800}
+    more = {"n_heads": 2, "n_layers": 1, "d_model": 32, "n_embd": 32, "rotary_dim": 4}
+    folder = save_model(AutoConfig.for_model(name, **sizes, **more))
+    options = ModelOptions(name_or_path=str(folder))
+    with pytest.raises(InputError, match="outside|AttentionInterface"):
+        build.load_model(find(options), options, SDPA)
 
 
 def saved_adapter(folder, tiny_folder, **note):
     options = replace(FLOAT, name_or_path=str(tiny_folder))
-    source = build.find(options)
+    source = find(options)
     torch.manual_seed(0)
     model = build.add_lora(build.load_model(source, options, SDPA), LoraOptions(r=2))
     with torch.no_grad():
@@ -218,7 +231,7 @@ def test_an_adapter_of_another_base_model_is_refused(tiny_folder, tmp_path, save
     other = save_model(tiny_llama_config(), seed=9)
     options = replace(FLOAT, name_or_path=str(other))
     with pytest.raises(InputError, match="tuned on weights"):
-        build.fit_options_to_adapter(options, build.find(options), tmp_path)
+        build.fit_options_to_adapter(options, find(options), tmp_path)
 
 
 def test_a_folder_without_an_adapter_is_refused(tmp_path):
@@ -234,4 +247,4 @@ def test_the_default_model_is_converted_once_and_has_its_published_shape(real_so
     assert model.config.num_key_value_heads == 3
     assert getattr(model.config, "quantization_config", None) is None
     assert len(real_source.sha256) == 64
-    assert build.find(ModelOptions()) == real_source
+    assert find(ModelOptions()) == real_source

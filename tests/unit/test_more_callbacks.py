@@ -54,7 +54,10 @@ def look(callback, module, step: int, value: float | None) -> bool:
     """One validation; whether the run is to stop."""
     trainer = module._trainer
     trainer.global_step = step
-    trainer.callback_metrics = {"heads/num_heads": torch.tensor(3.0)}
+    trainer.callback_metrics = dict.fromkeys(
+        ("heads/num_heads", "heads/num_examples", "val/answer_nll", "val/f1", "val/f1_low"),
+        torch.tensor(3.0),
+    )
     if value is not None:
         trainer.callback_metrics[METRIC] = torch.tensor(value)
     callback.on_validation_end(trainer, module)
@@ -105,8 +108,20 @@ def test_one_line_says_why(module, caplog):
 def test_a_figure_that_is_never_there_is_refused_after_the_first_trained_validation(module):
     callback = RecallEarlyStopping(start_step=100)
     look(callback, module, 0, None)
-    with pytest.raises(InputError, match=r"metric=heads/recall_learned.* from heads/num_heads$"):
+    with pytest.raises(InputError, match=r"metric=heads/recall_learned.* choose from val/f1$"):
         look(callback, module, 4, None)
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        *("val/answer_nll", "heads/num_heads", "heads/num_examples", "heads/num_reference_heads"),
+        *("heads/recall_base", "heads/recall_null", "heads/recall_null_layer", "f1"),
+    ],
+)
+def test_figures_that_need_not_rise_in_a_better_run_are_refused(metric):
+    with pytest.raises(InputError, match=f"metric={metric}: .* need not rise .*, val/f1, "):
+        RecallEarlyStopping(metric=metric)
 
 
 def test_values_out_of_range_are_one_clear_line():
@@ -203,9 +218,10 @@ def steps_of(run_dir) -> list[int]:
 
 
 def test_a_run_stops_early_is_resumed_and_stays_stopped(tiny_folder, own_folder):
-    # Answers get likelier with every step, so their loss never rises: the first is the best.
+    # F1 is at most 1 and rises by no more than that: the first is the best.
     stopping = [
-        *("callbacks=recall_early_stopping", "callbacks.early_stopping.metric=val/answer_nll"),
+        *("callbacks=recall_early_stopping", "callbacks.early_stopping.metric=val/f1"),
+        "callbacks.early_stopping.min_delta=1",
         *("callbacks.early_stopping.start_step=1", "callbacks.early_stopping.restore=true"),
         *("val_every=1", "trainer.max_steps=6", "optimizer.lr=0.01", "run_dir=mine"),
     ]
@@ -213,7 +229,7 @@ def test_a_run_stops_early_is_resumed_and_stays_stopped(tiny_folder, own_folder)
     run_dir = run_train(tiny_folder, *stopping, patience.format(2))
     assert steps_of(run_dir) == [0, 1, 2, 3]
     log = (run_dir / "log.txt").read_text()
-    assert "stopping at step 3: val/answer_nll has not risen by more than 0 above the" in log
+    assert "stopping at step 3: val/f1 has not risen by more than 1 above the" in log
     assert json.loads((run_dir / "adapter" / "sce.json").read_text())["step"] == 1
     run_train(tiny_folder, *stopping, patience.format(2), "resume=true")
     assert steps_of(run_dir) == [0, 1, 2, 3]
@@ -223,7 +239,7 @@ def test_a_run_stops_early_is_resumed_and_stays_stopped(tiny_folder, own_folder)
 
 
 def test_without_a_reference_recall_is_refused_by_name(tiny_folder, own_folder):
-    with pytest.raises(InputError, match=r"metric=heads/recall_learned.*heads/num_heads"):
+    with pytest.raises(InputError, match=r"metric=heads/recall_learned.* from val/f1, val/exact_match$"):
         run_train(tiny_folder, "callbacks=recall_early_stopping")
 
 

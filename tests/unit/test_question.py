@@ -132,6 +132,28 @@ def test_the_gold_spans_decode_to_the_gold_documents(encoder, example):
     assert set(found.evidence.tolist()) <= inside
 
 
+def tokens_of(encoder: Encoder, example: Example, document: Document) -> list[int]:
+    """[first, past the last] token of the whole prompt that overlaps a document, title included."""
+    text, label = encoder.prompt(example), ""
+    if example.task != "needle":
+        label = f" (Title: {document.title}) "
+    assert text.count(label + document.text) == 1
+    first = text.index(label + document.text)
+    last = first + len(label + document.text)
+    whole = encoder.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    offsets = enumerate(whole["offset_mapping"])
+    inside = [n for n, (start, end) in offsets if start < last and first < end]
+    return [inside[0], inside[-1] + 1]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: e.id)
+def test_the_gold_spans_are_the_documents_tokens_exactly_and_no_line_s_end(encoder, example):
+    _, encoder = encoder
+    found = encoder.encode(example)
+    gold = [d for d in example.documents if d.id in example.gold_ids]
+    assert found.asked.gold.tolist() == [tokens_of(encoder, example, d) for d in gold]
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: e.id)
 def test_the_null_prompt_is_the_prompt_with_the_null_question(encoder, example):
     _, encoder = encoder

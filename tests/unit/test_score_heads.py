@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, BloomConfig
 
 import sce
@@ -224,6 +225,40 @@ def test_another_adapter_has_another_hash(model, tokenizer, examples):
     assert sce.score_heads(adapted, tokenizer, examples[:1]).provenance["adapter_sha256"] != first
 
 
+@pytest.mark.parametrize("name", ["lora", "model", "q_proj", "default_1"])
+def test_an_adapter_s_hash_is_that_of_its_saved_folder_whatever_its_name(
+    model, tokenizer, examples, tmp_path, name
+):
+    config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    adapted = get_peft_model(model, config, adapter_name="default")
+    adapted.add_adapter(name, config)
+    hashes = {}
+    for active in ("default", name):
+        adapted.set_adapter(active)
+        hashes[active] = sce.score_heads(adapted, tokenizer, examples[:1]).provenance[
+            "adapter_sha256"
+        ]
+    adapted.save_pretrained(tmp_path)
+    assert hashes == {
+        "default": weights_sha256(tmp_path),
+        name: weights_sha256(tmp_path / name),
+    }
+    assert len(set(hashes.values())) == 2
+
+
+def test_adapters_that_act_together_have_a_hash_of_both(model, tokenizer, examples):
+    config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    adapted = get_peft_model(model, config, adapter_name="one")
+    adapted.add_adapter("two", config)
+    hashes = []
+    for active in (["one"], ["two"], ["one", "two"], ["two", "one"]):
+        adapted.base_model.set_adapter(active)
+        found = sce.score_heads(adapted, tokenizer, examples[:1])
+        hashes.append(found.provenance["adapter_sha256"])
+    assert hashes[2] == hashes[3]
+    assert len(set(hashes)) == 3
+
+
 class Compiled(torch.nn.Module):
     """What torch.compile wraps a model in, as far as it can be seen from outside."""
 
@@ -249,6 +284,25 @@ def test_a_path_examples_and_dicts_are_the_same(model, tokenizer, examples, tmp_
     for found in sets[1:]:
         np.testing.assert_array_equal(found.per_example, sets[0].per_example)
         assert found.provenance == sets[0].provenance
+
+
+def test_one_example_needs_no_list(model, tokenizer, examples):
+    expected = sce.score_heads(model, tokenizer, examples[:1])
+    for given in (examples[0], examples[0].to_json()):
+        found = sce.score_heads(model, tokenizer, given)
+        np.testing.assert_array_equal(found.per_example, expected.per_example)
+        assert found.provenance == expected.provenance
+
+
+def test_examples_that_are_all_evidence_carry_one_warning(model, tokenizer, examples, caplog):
+    bare = [replace(e, id=f"bare-{n}", documents=e.documents[:1]) for n, e in enumerate(examples)]
+    assert all(e.gold_ids == {e.documents[0].id} for e in bare)
+    sce.score_heads(model, tokenizer, examples)
+    sce.score_heads(model, tokenizer, [bare[0], examples[1]])
+    assert caplog.text == ""
+    sce.score_heads(model, tokenizer, bare)
+    (record,) = caplog.records
+    assert "every document of every example (such as bare-0) holds evidence" in record.getMessage()
 
 
 def test_examples_are_in_the_order_of_their_ids(model, tokenizer, examples):
@@ -357,6 +411,9 @@ def test_wrong_tokenizers_are_one_clear_line(model, tokenizer, examples):
     slow = SimpleNamespace(is_fast=False, name_or_path="some/slow")
     with pytest.raises(InputError, match="no offset mapping"):
         sce.score_heads(model, slow, examples)
+    for name, given in {"NoneType": None, "str": "gpt2"}.items():
+        with pytest.raises(InputError, match=f"tokenizer: a {name}, .*give the model's own"):
+            sce.score_heads(model, given, examples)
     small = AutoModelForCausalLM.from_config(tiny_llama_config(vocab_size=300))
     with pytest.raises(InputError, match="the model knows 300 tokens: give the model's own"):
         sce.score_heads(small, tokenizer, examples)

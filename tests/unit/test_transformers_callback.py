@@ -71,8 +71,8 @@ def trainer_of(model, tokenizer, args, callbacks=(), kind=Trainer):
 
 @pytest.fixture(autouse=True)
 def fast_and_quiet(monkeypatch):
-    few = partial(transformers_retrieval_heads.figures, num_resamples=20)
-    monkeypatch.setattr(transformers_retrieval_heads, "figures", few)
+    few = partial(transformers_retrieval_heads.measures, num_resamples=20)
+    monkeypatch.setattr(transformers_retrieval_heads, "measures", few)
     monkeypatch.setattr(logging.getLogger("transformers"), "level", logging.ERROR)
 
 
@@ -276,7 +276,13 @@ def test_what_is_unlike_the_reference_s_is_in_every_row(peaky_folder, tokenizer,
     model = small_model(peaky_folder, False)
     own = sce.score_heads(model, tokenizer, EXAMPLES[:1])
     for number, (changes, expected) in enumerate(
-        [({}, 1), ({"weights_sha256": "w"}, 1), ({"data_sha256": "x", "dtype": "bfloat16"}, 2)]
+        [
+            ({}, 1),
+            # What theta was before it was changed is no difference in how scores were taken.
+            ({"rope": {**own.provenance["rope"], "was": 1.0}}, 1),
+            ({"weights_sha256": "w"}, 1),
+            ({"data_sha256": "x", "dtype": "bfloat16"}, 2),
+        ]
     ):
         reference = HeadScores(
             *("copy", "teacher_forced", "exact", own.scores, 1),
@@ -286,7 +292,21 @@ def test_what_is_unlike_the_reference_s_is_in_every_row(peaky_folder, tokenizer,
         positional, named = hooks(tokenizer, model, folder)
         RetrievalHeadsCallback(EXAMPLES[:1], reference, k=K).on_train_begin(*positional, **named)
         assert len(rows_of(folder)[0]["warnings"]) == expected
-    assert "other data_sha256, dtype;" in rows_of(folder)[0]["warnings"][0]
+    assert "other data, dtype (bfloat16 and float32);" in rows_of(folder)[0]["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("scored", "tau", "expected"),
+    [
+        ({}, None, 0.1),
+        ({"scorer": "copy_needle", "mode": "greedy"}, None, 0.02),
+        ({"scorer": "query_focused", "mode": "prefill"}, None, 0.2),
+        ({"scorer": "ov_write"}, None, 1.0),
+        ({"scorer": "ov_write"}, 0.0, 0.0),
+    ],
+)
+def test_tau_is_the_scorer_s_own_unless_it_is_given(scored, tau, expected):
+    assert RetrievalHeadsCallback(EXAMPLES[:1], tau=tau, **scored).tau == expected
 
 
 def test_what_is_wrong_is_one_clear_line(peaky_folder, tokenizer, tmp_path, reference):
@@ -295,6 +315,10 @@ def test_what_is_wrong_is_one_clear_line(peaky_folder, tokenizer, tmp_path, refe
     cases = {
         'every=0: give a number of steps, or "evaluate"': {"every": 0},
         "every=sometimes": {"every": "sometimes"},
+        "k must be >= 1, got 0": {"k": 0},
+        "tau must be a number >= 0, got nan": {"tau": float("nan")},
+        "tau must be a number >= 0, got inf": {"tau": float("inf")},
+        "tau must be a number >= 0, got -0.1": {"tau": -0.1},
         "scorer=copying: choose from copy": {"scorer": "copying"},
         "scorer=query_focused is .*mode=prefill": {"scorer": "query_focused"},
         "absent.json": {"reference": tmp_path / "absent.json"},

@@ -14,6 +14,7 @@ from sce.intervene import intervene, main
 from sce.intervene_options import InterveneConfig
 from sce.model import build
 from sce.model.attention import Choice
+from sce.model.source import find
 from sce.options import LoraOptions, ModelOptions
 from sce.records import HeadScores, write_json
 
@@ -33,7 +34,7 @@ MEASURES = ("f1", "exact_match", "answer_nll")
 
 @pytest.fixture(scope="module")
 def source(peaky_folder):
-    return build.find(ModelOptions(name_or_path=str(peaky_folder)))
+    return find(ModelOptions(name_or_path=str(peaky_folder)))
 
 
 @pytest.fixture(scope="module")

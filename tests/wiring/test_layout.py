@@ -70,7 +70,6 @@ def test_no_file_of_ours_has_an_equals_sign_in_its_name_or_a_machine_s_path_in_i
 def test_commands_in_the_readme_name_options_that_exist():
     from runs import configured
     from sce.commands import DatasetConfig, HeadsetConfig, ScoreConfig, TrainConfig, WriteConfig
-
     from sce.intervene_options import InterveneConfig
 
     schemas = {

@@ -64,8 +64,8 @@ def finished(peaky_folder, tmp_path_factory):
 
 def test_a_run_folder_holds_what_was_promised(finished):
     names = {path.name for path in finished.iterdir()}
-    expected = {"config.yaml", "records.jsonl", "heads", "curves", "predictions", "figures", "adapter"}
-    assert expected | {"checkpoints", "log.txt", "csv"} == names
+    expected = {"config.yaml", "records.jsonl", "heads", "curves", "predictions", "figures"}
+    assert expected | {"adapter", "checkpoints", "log.txt", "csv"} == names
     for folder, suffix in (("heads", "json"), ("curves", "json"), ("predictions", "jsonl")):
         steps = sorted(path.name for path in (finished / folder).iterdir())
         assert steps == [f"step-{step:06d}.{suffix}" for step in (0, 2, 4)]
@@ -261,18 +261,18 @@ def test_a_model_whose_heads_cannot_be_read_leaves_no_folder(save_model, tmp_pat
 
 def test_a_hub_model_is_downloaded_before_it_is_identified(tiny_folder, tmp_path, monkeypatch):
     """A hub stand-in: config and tokenizer come one by one, weights only by a snapshot."""
-    from sce.model import build
+    from sce.model import source as sources
     from sce.options import ModelOptions
 
-    calls = []
+    find, calls = sources.find, []
 
     def snapshot(repo, **options):
         calls.append((repo, options))
         return str(tiny_folder)
 
-    monkeypatch.setattr(build, "snapshot_download", snapshot)
-    source = build.find(ModelOptions(name_or_path="someone/model", revision="v1"))
-    assert source.sha256 == build.find(ModelOptions(name_or_path=str(tiny_folder))).sha256
+    monkeypatch.setattr(sources, "snapshot_download", snapshot)
+    source = find(ModelOptions(name_or_path="someone/model", revision="v1"))
+    assert source.sha256 == find(ModelOptions(name_or_path=str(tiny_folder))).sha256
     assert [(repo, options["revision"]) for repo, options in calls] == [("someone/model", "v1")]
 
 
