@@ -28,8 +28,9 @@ class RecallAccuracyCorrelation(Callback):
 
     Taken of levels and of first differences: both rise with training, so levels correlate by
     themselves; differences ask whether they rise together. Nothing below 3 checkpoints, no interval
-    below 8; a checkpoint of which the scorer kept no example is none. The interval resamples examples (those of validation and of the reference split, each
-    kept over all checkpoints), never checkpoints, which are not independent.
+    below 8; a checkpoint of which the scorer kept no example is left out. The interval resamples
+    examples (those of validation and of the reference split, each kept over all checkpoints), never
+    checkpoints, which are not independent.
     """
 
     def __init__(

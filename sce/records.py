@@ -276,20 +276,16 @@ def drop_rows_after(file: Path, step: int) -> None:
 
 
 def origin_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """What two provenances differ in without being of different models, in words for a warning.
+    """What two provenances differ in that changes scores of one model, in words for a warning.
 
     What only one of them knows differs. Of RoPE the theta in use counts, not what it was before.
     """
-    pairs = {
-        "data": [origin.get("data_sha256") for origin in (one, other)],
-        "prompt": [origin.get("prompt_sha256") for origin in (one, other)],
-        "length": [origin.get("context_tokens") for origin in (one, other)],
-        "rope_theta": [(origin.get("rope") or {}).get("theta") for origin in (one, other)],
-        "dtype": [origin.get("dtype") for origin in (one, other)],
-    }
-    differ = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-    units = {"length": " tokens", "rope_theta": "", "dtype": ""}
-    values = {
-        n: " and ".join("unknown" if v is None else str(v) for v in differ[n]) for n in differ
-    }
-    return [f"{n} ({values[n]}{units[n]})" if n in units else n for n in differ]
+    flat = [{**o, "rope_theta": (o.get("rope") or {}).get("theta")} for o in (one, other)]
+    names = {"data": "data_sha256", "prompt": "prompt_sha256", "length": "context_tokens"}
+    found = []
+    for name in (*names, "rope_theta", "dtype"):
+        values = [origin.get(names.get(name, name)) for origin in flat]
+        if values[0] != values[1]:
+            shown = " and ".join("unknown" if v is None else str(v) for v in values)
+            found.append(name if name in ("data", "prompt") else f"{name} ({shown})")
+    return found

@@ -96,7 +96,8 @@ def _every_scorer(config: ScoreConfig, model: Any) -> tuple[str, ...]:
 
 def _require_places(config: ScoreConfig, every: bool) -> None:
     """Refuse, before the work is done, what could not be written after it."""
-    out, places = Path(config.out), {}
+    out = Path(config.out)
+    places: dict[Path, str] = {}
     if every:
         if out.is_dir() and any(out.iterdir()):
             raise InputError(f"out={config.out} is not empty; name another folder")

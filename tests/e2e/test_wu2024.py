@@ -90,8 +90,20 @@ def test_prompts_are_of_the_lengths_asked_for_and_answers_the_same(audit, loop):
         assert row["answer_ids"] == theirs["answer_ids"]
 
 
+def test_the_needle_is_where_its_text_is_found_again(audit, loop):
+    """All but its tokens of white space and punctuation, which neither side counts."""
+    for row, theirs in zip(audit, loop, strict=True):
+        assert len(theirs["needle_positions"]) > 10
+        assert row["evidence_positions"] == theirs["needle_positions"]
+
+
 @pytest.mark.parametrize("name", SCORERS)
 def test_all_270_heads_agree_with_the_loop(name, folder, loop):
+    """Of three prompts, but for `wu2024_code` of the two short ones only.
+
+    The answer to the one prompt of 2,000 tokens is not kept, so all that is compared of it there is
+    that both sides say so (NaN); `copy` and `copy_needle` compare its numbers.
+    """
     ours = HeadScores.load(folder / "scores" / f"{name}-greedy-exact.json")
     theirs = per_example(loop, name)
     assert ours.shape == (30, 9)

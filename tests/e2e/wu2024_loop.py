@@ -28,6 +28,24 @@ def read_lines(file: str) -> list[dict]:
     return [json.loads(line) for line in Path(file).read_text(encoding="utf-8").splitlines()]
 
 
+def find_needle(tokenizer, prompt: list[int], needle: str) -> list[int]:
+    """Positions of the prompt's tokens that hold a letter or digit of the needle's text.
+
+    By the prompt's own text and the offsets of its tokens, whatever the audit says of them.
+    """
+    text = tokenizer.decode(prompt, clean_up_tokenization_spaces=False)
+    again = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    assert again["input_ids"] == prompt
+    assert text.count(needle) == 1
+    first = text.index(needle)
+    last = first + len(needle)
+    return [
+        position
+        for position, (start, end) in enumerate(again["offset_mapping"])
+        if any(c.isalnum() for c in text[max(start, first) : min(end, last)])
+    ]
+
+
 @torch.no_grad()
 def decode(model, prompt: list[int]):
     """The emitted tokens, and for each the position that every head attends to most."""
@@ -58,9 +76,10 @@ def copied_positions(looks, layer: int, head: int, prompt, needle, emitted) -> l
 
 def score(model, tokenizer, row: dict, needles: list[dict]) -> dict:
     """The three scores of every head on one example; no `wu2024_code` where it is not kept."""
-    prompt, needle = row["prompt_ids"], set(row["evidence_positions"])
+    prompt = row["prompt_ids"]
     text = tokenizer.decode(prompt)
     (asked,) = [n for n in needles if n["question"].strip() in text]
+    needle = set(find_needle(tokenizer, prompt, asked["needle"].strip()))
     emitted, looks = decode(model, prompt)
     line = len(emitted)
     for step, token in enumerate(emitted):
@@ -81,6 +100,7 @@ def score(model, tokenizer, row: dict, needles: list[dict]) -> dict:
             scores["needle"][layer][head] = len(set(hits)) / len(needle)
     return {
         "id": row["id"],
+        "needle_positions": sorted(needle),
         "answer_ids": emitted,
         "response": response,
         "recall": recall,

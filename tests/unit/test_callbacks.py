@@ -147,6 +147,64 @@ def test_the_untuned_model_s_scores_survive_a_checkpoint(module, tmp_path):
     assert metrics(module)["heads/recall_learned"] == 1
 
 
+def kept(scores: np.ndarray, *examples: int) -> np.ndarray:
+    """The same scores, NaN for the examples that are not named."""
+    rows = np.full_like(scores, np.nan)
+    rows[list(examples)] = scores[list(examples)]
+    return rows
+
+
+def test_where_no_example_is_kept_there_is_no_figure_no_file_and_a_line_why(
+    module, tmp_path, caplog
+):
+    caplog.set_level("INFO", logger="sce")
+    path = reference_file(tmp_path, maps((0, 0), (0, 1)).mean(axis=0))
+    callback = RetrievalHeadRecall(tau=0.5, k=2, reference_path=path)
+    callback.setup(module.trainer, module, "fit")
+    module.last_validation = validation(0, [0.0], kept(maps((0, 0))))
+    callback.on_validation_end(module.trainer, module)
+    found = metrics(module)
+    assert found.pop("heads/num_examples") == 0
+    assert found.pop("heads/num_reference_heads") == 2
+    assert np.isnan(list(found.values())).all()
+    assert not (module.facts.run_dir / "heads").exists()
+    assert "scorer=copy kept none of the 4 reference examples" in caplog.text
+    # Then there is no untuned model to have learned anything beside.
+    module.last_validation = validation(4, [0.0], kept(maps((0, 0)), 1, 2))
+    callback.on_validation_end(module.trainer, module)
+    found = metrics(module)
+    assert (found["heads/recall"], found["heads/num_examples"]) == (0.5, 2)
+    assert np.isnan([found["heads/recall_base"], found["heads/recall_learned"]]).all()
+    assert HeadScores.load(module.facts.run_dir / "heads" / "step-000004.json").num_examples == 2
+
+
+def test_the_scores_of_every_example_lie_beside_the_mean(module):
+    callback = RetrievalHeadRecall(tau=0.5, k=2, reference_path=None)
+    rows = kept(maps((0, 0)), 0, 3)
+    module.last_validation = validation(4, [0.0], rows)
+    callback.on_validation_end(module.trainer, module)
+    saved = HeadScores.load(module.facts.run_dir / "heads" / "step-000004.json")
+    np.testing.assert_array_equal(saved.per_example, rows)
+
+
+def test_greedy_figures_have_bounds_over_the_examples(module, tmp_path):
+    path = reference_file(tmp_path, maps((0, 0), (0, 1)).mean(axis=0))
+    callback = RetrievalHeadRecall(tau=0.5, k=2, reference_path=path)
+    callback.setup(module.trainer, module, "fit")
+    callback._greedy = callback._reference
+    scores = maps((0, 0), (0, 1))
+    scores[:2, 0, 1] = 0.5  # above tau in most resamples, not in all
+    shown = validation(0, [0.0], maps((0, 0)))
+    shown = replace(shown, scores={**shown.scores, ("copy", "greedy"): scores})
+    module.last_validation = shown
+    callback.on_validation_end(module.trainer, module)
+    found = metrics(module)
+    assert (found["heads/greedy_recall_low"], found["heads/greedy_recall_high"]) == (0.5, 1)
+    assert found["heads/greedy_recall"] == 1
+    bounds = [found[f"heads/greedy_cosine{end}"] for end in ("_low", "_high")]
+    assert 0 < bounds[0] < bounds[1] <= 1.0001
+
+
 def correlation_after(module, tmp_path, points) -> dict[str, float]:
     path = reference_file(tmp_path, maps((0, 0), (0, 1), (1, 0), (1, 1)).mean(axis=0))
     callback = RecallAccuracyCorrelation(tau=0.5, reference_path=path, num_resamples=50)
@@ -194,6 +252,13 @@ def test_from_eight_points_on_there_is_an_interval_over_examples(module, tmp_pat
     assert -1 <= low < high <= 1
 
 
+def test_a_checkpoint_without_a_kept_example_is_no_point(module, tmp_path):
+    points = [([0.1 * n], scores) for n, scores in enumerate(GROWING)]
+    found = correlation_after(module, tmp_path, [([0.9], kept(GROWING[3])), *points])
+    assert found["correlation/n"] == 4
+    assert found["correlation/recall_f1_spearman"] == pytest.approx(1)
+
+
 def test_correlation_state_goes_on_where_it_was(module, tmp_path):
     path = reference_file(tmp_path, maps((0, 0), (0, 1)).mean(axis=0))
     first = RecallAccuracyCorrelation(tau=0.5, reference_path=path)
@@ -221,6 +286,23 @@ def test_maps_are_drawn_every_so_many_validations(module, tmp_path):
         callback.on_validation_end(module.trainer, module)
     drawn = sorted(file.name for file in (module.facts.run_dir / "figures").iterdir())
     assert drawn == ["heads-000000.png", "heads-000002.png"]
+
+
+def test_a_map_counts_the_kept_examples_and_none_is_drawn_of_nothing(module, tmp_path, monkeypatch):
+    import callbacks.head_heatmap as heatmap
+
+    drawn, head_maps = [], heatmap.head_maps
+
+    def recorded(maps, *, title, tau):
+        drawn.append((list(maps), title))
+        return head_maps(maps, title=title, tau=tau)
+
+    monkeypatch.setattr(heatmap, "head_maps", recorded)
+    callback = HeadHeatmap(tau=0.5, reference_path=None)
+    for step, rows in enumerate((kept(maps((0, 0))), kept(maps((0, 0)), 1, 3))):
+        module.last_validation = validation(step, [0.1], rows)
+        callback.on_validation_end(module.trainer, module)
+    assert drawn == [(["this run, step 1"], "r: copy score, teacher_forced, n = 2 examples")]
 
 
 def test_throughput_counts_real_tokens_and_the_share_of_scoring(module, monkeypatch):

@@ -167,9 +167,8 @@ def test_imported_sets_are_compared_with_a_warning():
 def test_what_differs_without_being_wrong_is_a_warning():
     other = head_scores(*RUN, provenance={"dtype": "bfloat16", "context_tokens": 90})
     warnings = require_comparable({"a": head_scores(*RUN), "b": other})
-    assert warnings == [
-        "a and b were scored with different length (100 and 90 tokens), dtype (float32 and bfloat16)"
-    ]
+    (warning,) = warnings
+    assert "different length (100 and 90), dtype (float32 and bfloat16)" in warning
     was = head_scores(*RUN, provenance={"rope": {"theta": 1e4, "was": 5e5}})
     assert require_comparable({"a": head_scores(*RUN), "was": was}) == []
     now = head_scores(*RUN, provenance={"rope": {"theta": 5e5, "was": 1e4}})

@@ -239,7 +239,7 @@ def test_a_run_stops_early_is_resumed_and_stays_stopped(tiny_folder, own_folder)
 
 
 def test_without_a_reference_recall_is_refused_by_name(tiny_folder, own_folder):
-    with pytest.raises(InputError, match=r"metric=heads/recall_learned.* from val/f1, val/exact_match$"):
+    with pytest.raises(InputError, match=r"heads/recall_learned.* from val/f1, val/exact_match$"):
         run_train(tiny_folder, "callbacks=recall_early_stopping")
 
 

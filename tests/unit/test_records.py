@@ -17,6 +17,7 @@ from sce.records import (
     RunFacts,
     append_jsonl,
     drop_rows_after,
+    provenance,
     read_jsonl,
     write_json,
 )
@@ -81,6 +82,18 @@ def test_head_scores_come_back_as_they_went_out(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["h.json", "h.npz"]
     content = json.loads((tmp_path / "h.json").read_text())
     assert (content["schema"], content["num_layers"], content["num_heads"]) == ("sce.heads/1", 3, 4)
+
+
+@pytest.mark.parametrize("name", ["h.json.gz", "h.npz", "h"])
+def test_head_scores_are_not_written_under_a_name_that_means_something_else(tmp_path, name):
+    with pytest.raises(InputError, match=rf"{name}: .* end the name in \.json"):
+        head_scores().save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_scores_come_from_names_the_model_s_revision():
+    facts = replace(FACTS, model="someone/model", revision="abc")
+    assert provenance(facts)["revision"] == "abc"
 
 
 @pytest.mark.parametrize(
@@ -310,9 +323,9 @@ def test_what_differs_is_one_warning(tmp_path):
 
 
 def test_scores_of_one_or_of_no_tuned_model_carry_a_warning(tmp_path):
-    for provenance in ({}, {"adapter": None, "adapter_sha256": None}):
+    for origin in ({}, {"adapter": None, "adapter_sha256": None}):
         scores = head_scores(0)
-        scores.provenance |= provenance
+        scores.provenance |= origin
         scores.save(tmp_path / "h.json")
         _, warnings = load_reference(tmp_path / "h.json", FACTS)
         assert "two or more on real data are due" in warnings[0]

@@ -225,6 +225,7 @@ def test_another_adapter_has_another_hash(model, tokenizer, examples):
     assert sce.score_heads(adapted, tokenizer, examples[:1]).provenance["adapter_sha256"] != first
 
 
+@pytest.mark.filterwarnings("ignore:Adapter name 'lora' should not")
 @pytest.mark.parametrize("name", ["lora", "model", "q_proj", "default_1"])
 def test_an_adapter_s_hash_is_that_of_its_saved_folder_whatever_its_name(
     model, tokenizer, examples, tmp_path, name

@@ -12,6 +12,7 @@ ROW = {
     "tau": 0.1,
     "num_examples": 24,
     "num_reference_examples": 32,
+    "num_kept_examples": 30,
     "recall_learned": None,
     "cosine": 0.9,
 }
@@ -38,6 +39,19 @@ def test_start_end_intervals_and_n_stand_in_the_table(tmp_path):
     assert "[a, b]: 95% bootstrap interval" in text
     assert "over n = 3 checkpoints: Spearman 1.00" in text
     assert "python -m sce.score adapter=" in text
+
+
+def line(text: str, label: str) -> list[str]:
+    return next(row for row in text.splitlines() if label in row).split()
+
+
+def test_n_is_that_of_the_kept_examples_at_both_steps_where_they_differ(tmp_path):
+    text = table(tmp_path, (0.5, 0.2), (0.6, 0.4))
+    assert line(text, "cosine with")[-1] == "30"
+    assert line(text, "F1")[-1] == "24"
+    row = {**rows((None, 0.5))[0], "cosine": None, "step": 8, "num_kept_examples": 0}
+    append_jsonl(tmp_path / "records.jsonl", row)
+    assert line(final_table(tmp_path), "cosine with")[-3:] == ["-", "30,", "0"]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,23 @@ def test_a_task_is_trained_and_recorded(tiny_folder, tmp_path, task):
     assert rows[-1]["num_examples"] == 6
 
 
+def test_a_run_whose_scorer_keeps_no_example_says_so_and_writes_no_scores(tiny_folder, tmp_path):
+    run_dir = run_train(
+        tiny_folder,
+        *("data=needle", *SMALL["needle"], "scorer=wu2024_code", "mode=greedy"),
+        *("trainer.max_steps=2", f"run_dir={tmp_path / 'run'}"),
+    )
+    rows = read_jsonl(run_dir / "records.jsonl")
+    assert [row["num_kept_examples"] for row in rows] == [0, 0]
+    assert [row["num_heads"] for row in rows] == [None, None]
+    assert not list(run_dir.glob("heads/*"))
+    assert not list(run_dir.glob("figures/*"))
+    log = (run_dir / "log.txt").read_text()
+    assert "scorer=wu2024_code kept none of the 5 reference examples" in log
+    (cosine,) = [text for text in log.splitlines() if "cosine with the reference" in text]
+    assert cosine.split()[-1] == "0"
+
+
 def test_citations_have_precision_and_recall(tiny_folder, tmp_path):
     run_dir = run_train(
         tiny_folder,

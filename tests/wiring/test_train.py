@@ -25,6 +25,7 @@ def own_folder(tmp_path, monkeypatch):
 
 
 MORE = "data.num_reference=40"
+FEW_HEADS = "scorer.k=3"  # of 12
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,7 @@ def finished(peaky_folder, tmp_path_factory):
             peaky_folder,
             "reference.path=reference.json",
             "scorer.tau=0.001",
+            FEW_HEADS,
             "optimizer.lr=0.05",
             MORE,
             "model.rope_theta=20000",
@@ -66,9 +68,10 @@ def test_a_run_folder_holds_what_was_promised(finished):
     names = {path.name for path in finished.iterdir()}
     expected = {"config.yaml", "records.jsonl", "heads", "curves", "predictions", "figures"}
     assert expected | {"adapter", "checkpoints", "log.txt", "csv"} == names
-    for folder, suffix in (("heads", "json"), ("curves", "json"), ("predictions", "jsonl")):
-        steps = sorted(path.name for path in (finished / folder).iterdir())
-        assert steps == [f"step-{step:06d}.{suffix}" for step in (0, 2, 4)]
+    kinds = {"heads": ("json", "npz"), "curves": ("json",), "predictions": ("jsonl",)}
+    for folder, suffixes in kinds.items():
+        files = sorted(path.name for path in (finished / folder).iterdir())
+        assert files == [f"step-{step:06d}.{kind}" for step in (0, 2, 4) for kind in suffixes]
     assert not any("=" in str(path.name) for path in finished.rglob("*"))
     assert "recall" in (finished / "log.txt").read_text()
 
@@ -81,7 +84,8 @@ def test_a_row_a_validation_with_every_field_of_the_contract(finished):
         "scorer mode match tau k recall recall_null recall_null_layer recall_base recall_learned "
         "precision jaccard recall_at_k cosine cosine_base cosine_learned spearman num_heads "
         "num_reference_heads greedy_recall greedy_cosine f1 exact_match answer_nll f1_low "
-        "f1_high num_examples context_tokens seconds time"
+        "f1_high num_examples context_tokens seconds time exact_match_low exact_match_high "
+        "greedy_recall_low greedy_recall_high greedy_cosine_low greedy_cosine_high"
     )
     for row in rows:
         assert set(fields.split()) <= row.keys()
@@ -101,6 +105,7 @@ def test_recorded_scores_are_those_of_the_exported_adapter(finished, peaky_folde
     assert again.provenance["rope"]["theta"] == 20000
     assert again.provenance["data_sha256"] == written.provenance["data_sha256"]
     assert again.provenance["adapter_sha256"]
+    np.testing.assert_allclose(written.per_example, again.per_example, atol=1e-6)
 
 
 def test_the_adapter_loads_with_peft_alone_and_carries_the_rope_change(finished, peaky_folder):
@@ -124,6 +129,12 @@ def test_curves_have_one_row_a_step_on_the_optimiser_s_steps(finished):
                 by_key.setdefault(key, []).append(int(row["step"]))
     assert by_key["train/loss"] == [1, 2, 3, 4]
     assert by_key["val/f1"] == by_key["heads/recall"] == [0, 2, 4]
+    bounds = [f"val/{name}_{end}" for name in ("f1", "exact_match") for end in ("low", "high")]
+    assert all(by_key[name] == [0, 2, 4] for name in (*bounds, "val/num_examples"))
+    for row in rows:
+        if row["val/f1"]:
+            assert float(row["val/f1_low"]) <= float(row["val/f1"]) <= float(row["val/f1_high"])
+            assert float(row["val/num_examples"]) == 6
     assert by_key["heads/recall_null"] == by_key["correlation/n"] == [0, 2, 4]
     assert by_key["perf/tokens_per_s_per_device"] == [2, 4]
 
@@ -143,7 +154,7 @@ def test_checkpoints_hold_the_trainable_parts_alone(finished):
 def test_a_base_that_has_the_reference_s_heads_recalls_all_and_learned_none(peaky_folder):
     shared = ("scorer.tau=0", "data.num_reference=40")
     run_score(peaky_folder, "out=untuned.json", *shared)
-    run_dir = run_train(peaky_folder, "reference.path=untuned.json", *shared)
+    run_dir = run_train(peaky_folder, "reference.path=untuned.json", FEW_HEADS, *shared)
     first = read_jsonl(run_dir / "records.jsonl")[0]
     assert first["num_reference_heads"] > 0
     assert first["recall"] == first["recall_base"] == 1
@@ -182,7 +193,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(finished, peaky_folder, monke
     reference = finished.parents[1] / "reference.json"
     options = ("lora.dropout=0.1", "save_every=1", "optimizer.lr=0.02", MORE, "logger=csv")
     options += (f"reference.path={reference}", "scorer.tau=0.001", "model.rope_theta=20000")
-    options += ("trainer.max_steps=6",)
+    options += ("trainer.max_steps=6", FEW_HEADS)
     whole = run_train(peaky_folder, *options, "run_dir=whole")
     from sce.module import SceModule
 
@@ -386,6 +397,51 @@ def test_scoring_never_overwrites(tiny_folder, tmp_path):
     assert (tmp_path / "h.json").read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["out=file/h.json"], r"out=file/h\.json: nothing can be written in the folder file"),
+        (["out=file/"], r"out=file/: nothing can be written in the folder file"),
+        (["out=h.json", "audit=file/x/a.jsonl"], r"audit=file/x/a\.jsonl: nothing can be written"),
+        (["out=h.json.gz"], r"out=h\.json\.gz: head scores are plain JSON; end the name in"),
+        (["out=h.npz"], r"out=h\.npz: head scores are plain JSON"),
+        (["out=h.json", "audit=h.npz"], r"audit=h\.npz is one of the files of out=h\.json"),
+        (["out=all/", "audit=all/a.json"], r"audit=all/a\.json is one of the files of out=all/"),
+    ],
+)
+def test_where_nothing_can_be_written_is_said_before_the_model_loads(
+    tiny_folder, tmp_path, monkeypatch, overrides, message
+):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr("sce.assemble.assemble", lambda *_, **__: pytest.fail("too late"))
+    with pytest.raises(InputError, match=message):
+        run_score(tiny_folder, *overrides)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_folders_of_outputs_are_made(tiny_folder, tmp_path):
+    run_score(tiny_folder, "out=a/b/h.json", "audit=c/d/a.jsonl", "model.revision=v1")
+    assert (tmp_path / "c" / "d" / "a.jsonl").is_file()
+    assert HeadScores.load(tmp_path / "a/b/h.json").provenance["revision"] == "v1"
+
+
+def test_all_scorers_of_a_gated_model_are_all_but_ov_write(save_model, tmp_path, caplog):
+    from copy import deepcopy
+
+    from families import CONFIGS
+
+    config = deepcopy(CONFIGS["qwen3_next"])
+    config.vocab_size, config.max_position_embeddings = 800, 4096
+    folder, few = save_model(config), "data.num_reference=2"
+    caplog.set_level("INFO", logger="sce")
+    names = {file.name.split("-")[0] for file in run_score(folder, "out=all/", few)}
+    assert names == {"copy", "copy_needle", "query_focused"}
+    (line,) = [r.getMessage() for r in caplog.records if "ov_write" in r.getMessage()]
+    assert line.startswith("no ov_write: layer 1")
+    with pytest.raises(InputError, match="gates its heads' outputs"):
+        run_score(folder, "out=named/", few, "scorer=ov_write")
+
+
 def test_the_audit_file_reproduces_every_score(peaky_folder, tmp_path):
     run_score(peaky_folder, "out=h.json", "audit=a.jsonl", MORE)
     scores = HeadScores.load(tmp_path / "h.json")
@@ -394,7 +450,73 @@ def test_the_audit_file_reproduces_every_score(peaky_folder, tmp_path):
     np.testing.assert_allclose(
         np.mean([r["scores"] for r in rows], axis=0), scores.scores, atol=1e-5
     )
-    assert set(rows[0]) == {"id", "prompt_ids", "evidence_positions", "answer_ids", "scores"}
+    assert set(rows[0]) == CONTRACT
+
+
+CONTRACT = {"id", "prompt_ids", "evidence_positions", "answer_ids", "scores"}
+CITING = ("data=summhay", "data.num_documents=8", "scorer=insight")
+NEEDLE = ("data=needle", "data.num_documents=null", "data.context_tokens=500")
+
+
+def audited(folder, *overrides) -> list[dict]:
+    run_score(folder, "out=h.json", "audit=a.jsonl", *overrides)
+    return [json.loads(line) for line in Path("a.jsonl").read_text().splitlines()]
+
+
+@torch.no_grad()
+def attention(folder, ids) -> np.ndarray:
+    """[layers, heads, rows, columns] of the stock model."""
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    found = model(torch.tensor([ids]), output_attentions=True).attentions
+    return torch.cat(list(found)).numpy()
+
+
+def test_query_focused_can_be_worked_out_from_its_audit(peaky_folder):
+    rows = audited(peaky_folder, "scorer=query_focused", "mode=prefill")
+    more = {"question", "gold", "null_start", "null_ids", "num_null"}
+    assert set(rows[0]) == CONTRACT | more
+    for row in rows:
+        gold = [p for first, end in row["gold"] for p in range(first, end)]
+        asked = attention(peaky_folder, row["prompt_ids"])[:, :, slice(*row["question"])]
+        null = row["prompt_ids"][: row["null_start"]] + row["null_ids"]
+        unasked = attention(peaky_folder, null)[:, :, -row["num_null"] :]
+        mass, null_mass = (a[..., gold].sum(-1).mean(-1) for a in (asked, unasked))
+        np.testing.assert_allclose(row["scores"], mass - null_mass, atol=1e-4)
+        assert row["answer_ids"] == []
+
+
+def test_insight_can_be_worked_out_from_its_audit(peaky_folder):
+    rows = audited(peaky_folder, *CITING)
+    assert set(rows[0]) == CONTRACT | {"needles", "cited"}
+    assert any(span > 0 for row in rows for span in row["cited"])
+    for row in rows:
+        span = dict(zip(row["evidence_positions"], row["needles"], strict=True))
+        weights = attention(peaky_folder, row["prompt_ids"] + row["answer_ids"])
+        steps = weights[:, :, len(row["prompt_ids"]) - 1 : -1].argmax(-1)
+        expected = [
+            np.vectorize(lambda j, cited=cited, span=span: span.get(j) == cited)(steps[..., t])
+            for t, cited in enumerate(row["cited"])
+            if cited >= 0
+        ]
+        np.testing.assert_allclose(row["scores"], np.mean(expected, axis=0), atol=1e-6)
+
+
+def test_the_audit_of_greedy_citations_names_the_labels_spans(peaky_folder):
+    for row in audited(peaky_folder, *CITING, "mode=greedy"):
+        assert set(row) == CONTRACT | {"needles", "label_spans"}
+        assert set(row["label_spans"].values()) == set(row["needles"])
+
+
+def test_an_audit_is_written_where_no_example_is_kept(tiny_folder):
+    options = (*NEEDLE, "scorer=wu2024_code", "mode=greedy")
+    with pytest.raises(InputError, match="none of the 5 answers"):
+        audited(tiny_folder, *options)
+    rows = [json.loads(line) for line in Path("a.jsonl").read_text().splitlines()]
+    assert len(rows) == 5
+    for row in rows:
+        assert set(row) == CONTRACT | {"answers"}
+        assert row["answers"]
+        assert {score for layer in row["scores"] for score in layer} == {None}
 
 
 @pytest.mark.parametrize("mode", ["teacher_forced", "greedy"])
