@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sce.errors import InputError
-from sce.records import HeadScores
+from sce.records import HeadScores, origin_differences
 
 SEED = 0
 """Of the halves that are drawn."""
@@ -101,9 +101,13 @@ def _require_same(name: str, one: HeadScores, other_name: str, other: HeadScores
         raise InputError(
             f"{name} and {other_name} cannot be averaged: {counts[0]} and {counts[1]} examples"
         )
-    for what in ("weights_sha256", "data_sha256", "prompt_sha256", "dtype", "rope"):
-        if one.provenance.get(what) != other.provenance.get(what):
-            raise InputError(f"{name} and {other_name} cannot be averaged: their {what} differs")
+    differs = origin_differences(one.provenance, other.provenance)
+    if one.provenance.get("weights_sha256") != other.provenance.get("weights_sha256"):
+        differs = ["model weights", *differs]
+    if differs:
+        raise InputError(
+            f"{name} and {other_name} cannot be averaged: they differ in {', '.join(differs)}"
+        )
 
 
 def _num_offered(scores: HeadScores) -> int:

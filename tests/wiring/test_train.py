@@ -454,7 +454,7 @@ def test_the_audit_file_reproduces_every_score(peaky_folder, tmp_path):
 
 
 CONTRACT = {"id", "prompt_ids", "evidence_positions", "answer_ids", "scores"}
-CITING = ("data=summhay", "data.num_documents=8", "scorer=insight")
+CITING = ("data=summhay", "data.num_documents=8", "data.num_reference=2", "scorer=insight")
 NEEDLE = ("data=needle", "data.num_documents=null", "data.context_tokens=500")
 
 
