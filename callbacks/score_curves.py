@@ -57,7 +57,7 @@ class ScoreCurves(Callback):
             return
         per_example = validation.scores[facts.scorer, facts.mode]
         if validation.step == 0:
-            self._base = mean_scores(per_example)
+            self._base = mean_scores(per_example) if num_kept(per_example) else None
         if not trainer.is_global_zero:
             return
         content = {

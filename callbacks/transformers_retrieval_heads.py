@@ -13,7 +13,7 @@ from transformers.training_args import TrainingArguments
 
 from sce.errors import InputError
 from sce.heads import SCORERS
-from sce.measures import differences, measures, require_same_score
+from sce.measures import Measures, differences, measures, require_same_score
 from sce.records import HeadScores, append_jsonl, drop_rows_after
 from sce.scoring import Examples, Scored, Scoring, read_examples
 from sce.stats import mean_scores
@@ -175,27 +175,22 @@ class RetrievalHeadsCallback(TrainerCallback):
             append_jsonl(self._folder(args) / "records.jsonl", row)
         self._log(args, state, control, found)
 
-    def _compared(self, scores: HeadScores) -> tuple[dict[str, float | int | None], list[str]]:
+    def _compared(self, scores: HeadScores) -> tuple[Measures, list[str]]:
         assert scores.per_example is not None
-        warnings = [] if self.reference is None else differences(self.reference, scores)
-        reference = None if self.reference is None else self.reference.scores
-        found = measures(scores.per_example, reference, self._base, tau=self.tau, k=self.k)
-        return found, warnings
+        theirs = None if self.reference is None else self.reference.scores
+        found = measures(scores.per_example, theirs, self._base, tau=self.tau, k=self.k)
+        return found, [] if self.reference is None else differences(self.reference, scores)
 
     def _log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        found: dict[str, float | int | None],
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, found: Measures
     ) -> None:
         """Hand the figures that exist to the Trainer's log."""
         logs = {f"heads/{name}": float(v) for name, v in found.items() if v is not None}
         if self.trainer is not None:
             from transformers import Trainer
 
-            # The plain Trainer's: TRL's and axolotl's would empty their own running means here. It
-            # takes the flag back that asks for the loss of this step.
+            # The plain one: TRL's and axolotl's would empty their running means. It takes the flag
+            # back that asks for the loss of this step.
             should_log = control.should_log
             Trainer.log(self.trainer, logs)
             control.should_log = should_log
@@ -203,5 +198,5 @@ class RetrievalHeadsCallback(TrainerCallback):
         state.log_history.append({**logs, "epoch": state.epoch, "step": state.global_step})
         wandb = sys.modules.get("wandb")  # there if the Trainer reports to it
         if state.is_world_process_zero and "wandb" in (args.report_to or []) and wandb is not None:
-            in_charts = {f"train/{name}": value for name, value in logs.items()}
-            wandb.log({**in_charts, "train/global_step": state.global_step})
+            logs = {f"train/{name}": value for name, value in logs.items()}
+            wandb.log({**logs, "train/global_step": state.global_step})

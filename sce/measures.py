@@ -12,6 +12,8 @@ from sce.stats import HeadMap, bootstrap_many, compare, mean_scores, num_kept
 CONSTANT = ("recall_base", "cosine_base", "num_reference_heads")
 """What this run's examples do not change, so that it has no interval."""
 
+Measures = dict[str, float | int | None]
+
 
 def measures(
     per_example: Real[np.ndarray, "_examples _layers _heads"],
@@ -21,7 +23,7 @@ def measures(
     tau: float,
     k: int,
     num_resamples: int = 500,
-) -> dict[str, float | int | None]:
+) -> Measures:
     """Every field of `sce.stats.Comparison`, each but CONSTANT with 95% bounds over the examples.
 
     Args:

@@ -17,7 +17,7 @@ from sce.model.build import read_adapter_note
 from sce.model.weights import weights_sha256
 from sce.records import HeadScores, RunFacts, finite, provenance
 from sce.stats import mean_scores, num_kept
-from sce.tracing import _needles
+from sce.tracing import needles_of
 
 _log = logging.getLogger("sce")
 Detokenize = Callable[[Sequence[int]], str]
@@ -127,7 +127,7 @@ def _read_by(scorer: str, mode: str, example: Encoded, text: Detokenize | None) 
         spans = {"cited": example.cited.tolist()}
         if mode == GREEDY:
             spans = {} if text is None else {"label_spans": _label_spans(example, text)}
-        return {"needles": _needles(example).tolist(), **spans}
+        return {"needles": needles_of(example).tolist(), **spans}
     if scorer == "query_focused" and (asked := example.asked) is not None:
         spans = {name: getattr(asked, name).tolist() for name in ("question", "gold", "null_ids")}
         return {**spans, "null_start": asked.null_start, "num_null": asked.num_null}

@@ -234,7 +234,7 @@ class Tracer:
             emitted=emitted if table is None else table[emitted],
             prompt=prompt if table is None else table[prompt],
             evidence=torch.from_numpy(example.evidence).long(),
-            needles=_needles(example),
+            needles=needles_of(example),
             cited=self._cited(example, mode, pieces),
             pieces=pieces,
             text=None if read is None else lambda count: read(tokens[:count]),
@@ -274,7 +274,7 @@ class Tracer:
         return mass[..., :count].mean(dim=-1)
 
 
-def _needles(example: Encoded) -> Int[Tensor, " evidence"]:
+def needles_of(example: Encoded) -> Int[Tensor, " evidence"]:
     """Which span each evidence position belongs to, those of a document counted as its first."""
     needles = torch.from_numpy(example.needles).to(torch.long, copy=True)
     gold = [] if example.asked is None else example.asked.gold.tolist()
