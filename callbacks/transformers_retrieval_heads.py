@@ -27,10 +27,8 @@ _log = logging.getLogger("sce")
 class RetrievalHeadsCallback(TrainerCallback):
     """Scores all heads before training, every so often and at its end; compares them, and records.
 
-    S are the run's heads now, R the reference's, B those of step 0. Under `out`: the scores in
-    heads/step-000120.json, and a row a scoring in records.jsonl with every figure of
-    sce.stats.compare and its interval. The figures are logged too, as `heads/recall` and so on. All
-    ranks score, rank 0 writes.
+    S are the run's heads now, R the reference's, B those of step 0. Under `out`: heads/ with the
+    scores, records.jsonl with every measure and its interval, logged as `heads/recall` and so on.
     """
 
     def __init__(  # noqa: PLR0913 - what a user chooses

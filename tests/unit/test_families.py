@@ -316,7 +316,7 @@ def test_a_layer_without_heads_scores_zero(name, layer, implementation):
 
 
 def test_what_is_seen_with_a_weight_of_0_is_not_evidence_either():
-    """Queries are so large that weights underflow; `ov_write` counts those positions all the same."""
+    """Queries are so large that weights underflow; those positions count all the same."""
     sharp = {key: deepcopy(families.build("llama", key)) for key in ("eager", "sce_fused")}
     with torch.no_grad():
         for model in sharp.values():
