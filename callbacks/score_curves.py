@@ -78,7 +78,7 @@ class ScoreCurves(Callback):
         scores, curves = mean_scores(per_example), None
         if self._reference is not None:
             curves = recall_curves(scores, self._reference, self._base).to_json()
-        halves = split_half(per_example, self._base, tau=self.tau, k=self.k, seed=self.seed)
+        halves = split_half(per_example, tau=self.tau, k=self.k, seed=self.seed)
         return {"curves": curves, "split_half": halves}
 
     def _by_place(self, validation: Validation, per_example: np.ndarray) -> dict[str, Any]:

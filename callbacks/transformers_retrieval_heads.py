@@ -175,9 +175,9 @@ class RetrievalHeadsCallback(TrainerCallback):
 
     def _compared(self, scores: HeadScores) -> tuple[Measures, list[str]]:
         assert scores.per_example is not None
+        warnings = [] if self.reference is None else differences(self.reference, scores)
         theirs = None if self.reference is None else self.reference.scores
-        found = measures(scores.per_example, theirs, self._base, tau=self.tau, k=self.k)
-        return found, [] if self.reference is None else differences(self.reference, scores)
+        return measures(scores.per_example, theirs, self._base, tau=self.tau, k=self.k), warnings
 
     def _log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, found: Measures

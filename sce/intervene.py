@@ -5,6 +5,7 @@ a table, and logs the curves.
 """
 
 import logging
+import os
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -42,6 +43,11 @@ def intervene(config: InterveneConfig) -> Path:
     out = Path(config.out).expanduser()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"out={config.out} exists and is not empty; name another folder")
+    place = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):  # now, not after an hour's work
+        raise InputError(
+            f"out={config.out}: nothing can be written in {place}; name another folder"
+        )
     from sce.figures import save_png
     from sce.interventions.command import answer_knocked_out, answer_patched
     from sce.interventions.report import flat_rows, printed, results, write_csv

@@ -119,6 +119,11 @@ class InterveneConfig(RunConfig):
             "source= and target= belong to method=patch; the adapter ablated is adapter=FOLDER",
         )
         require(
+            self.source_scores is None and self.target_scores is None and self.sets == list(SETS),
+            "source_scores=, target_scores= and sets= belong to method=patch; heads to ablate are "
+            "given by heads.file= or heads.list=",
+        )
+        require(
             self.ablation != "mean" or self.calibration != self.split,
             f"calibration={self.calibration} is the split that is answered; heads' means are taken "
             "over another one",
@@ -132,6 +137,11 @@ class InterveneConfig(RunConfig):
         )
         require(
             self.adapter is None, "adapter= belongs to method=knockout; use source= and target="
+        )
+        require(
+            (self.positions, self.ablation) == ("answer", "zero"),
+            "positions= and ablation= belong to method=knockout; patching replaces heads' outputs "
+            "at the positions that emit the answer",
         )
         require(
             bool(self.sets), f"sets: the list is empty; choose from {', '.join(SETS)}, or files"

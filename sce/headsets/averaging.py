@@ -71,7 +71,7 @@ def average(
         per_example=per_example,
         provenance={**origin, "members": [_member(s.provenance) for s in sets]},
         base_scores=base_scores,
-        reliability=_reliability(sets, per_example, base_scores, tau=tau, k=k),
+        reliability=_reliability(sets, per_example, base, tau=tau, k=k),
     )
 
 
@@ -84,6 +84,11 @@ def _require_members(
             "an average is taken over at least two differently tuned models: name two or more "
             "files that sce.score wrote with different adapters"
         )
+    tuned = base is not None and {"adapter_sha256", "members"} & {
+        name for name, value in base.provenance.items() if value
+    }
+    if tuned:
+        raise InputError("base is the untuned model's set, and this one is of a tuned model")
     others = list(zip(names, sets, strict=True))[1:]
     for name, other in others if base is None else [*others, ("base", base)]:
         _require_same(names[0], sets[0], name, other)
@@ -145,16 +150,17 @@ def _mean_per_example(sets: Sequence[HeadScores]) -> np.ndarray | None:
 def _reliability(
     sets: Sequence[HeadScores],
     per_example: np.ndarray | None,
-    base: np.ndarray | None,
+    base: HeadScores | None,
     *,
     tau: float,
     k: int,
 ) -> dict[str, Any]:
+    untuned = None if base is None else base.scores
     return {
         "tau": tau,
         "k": k,
         "num_pairs": len(sets) * (len(sets) - 1),
-        "seed_against_seed": _seed_against_seed(sets, base, tau=tau, k=k),
+        "seed_against_seed": _seed_against_seed(sets, untuned, tau=tau, k=k),
         "split_half": _split_half(per_example, base, tau=tau, k=k),
     }
 
@@ -177,14 +183,16 @@ def _seed_against_seed(
 
 
 def _split_half(
-    per_example: np.ndarray | None, base: np.ndarray | None, *, tau: float, k: int
+    per_example: np.ndarray | None, base: HeadScores | None, *, tau: float, k: int
 ) -> dict[str, Any] | None:
     """Test-retest reliability of the averaged scores; None without scores of the examples."""
     from sce.stats import split_half
 
     if per_example is None:
         return None
-    return split_half(per_example, base, tau=tau, k=k, seed=SEED)
+    rows = None if base is None else base.per_example
+    untuned = rows if rows is not None and rows.shape == per_example.shape else None
+    return split_half(per_example, untuned, tau=tau, k=k, seed=SEED)
 
 
 def summary(name: str, head_scores: HeadScores, tau: float, k: int) -> str:

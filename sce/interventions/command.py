@@ -230,6 +230,7 @@ def _facts(
         "warnings": [
             *context_warnings(parts),
             *_warnings(scores, split.sha256, conditions),
+            *_strangers(config, scores, identities),
         ],
     }
 
@@ -240,6 +241,21 @@ def _identity(folder: Path | None) -> dict[str, Any] | None:
     note = read_adapter_note(folder)
     kept = ("seed", "step", "concept", "context", "train_sha256")
     return {"sha256": weights_sha256(folder), **{name: note.get(name) for name in kept}}
+
+
+def _strangers(
+    config: InterveneConfig, scores: dict[str, HeadScores], identities: dict[str, Any]
+) -> list[str]:
+    """Score files that are of another adapter than the one they are used for."""
+    owners = {str(config.source_scores): "source", str(config.target_scores): "target"}
+    warnings = []
+    for file, of_file in scores.items():
+        owner = owners.get(file, "adapter")
+        if owner in identities:
+            own = (identities[owner] or {}).get("sha256")
+            if of_file.provenance.get("adapter_sha256") != own:
+                warnings.append(f"{file} was not scored with {owner}={getattr(config, owner)}")
+    return warnings
 
 
 def _warnings(

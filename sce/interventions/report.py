@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ def results(config: InterveneConfig, found: Answered) -> Row:
         shared[name] = getattr(config, name)
     shared["task"] = config.data.task
     numbers = _knockout(config, found) if config.method == "knockout" else _patch(config, found)
-    return {**shared, **numbers, **found.facts}
+    return {**shared, **numbers, **found.facts, "config": asdict(config)}
 
 
 def _knockout(config: InterveneConfig, found: Answered) -> Row:

@@ -30,7 +30,8 @@ def read_scores(
     Raises:
         InputError: a file is none, or is of another model.
     """
-    names = [*config.heads.files, config.source_scores, config.target_scores, *_set_files(config)]
+    patching = [config.source_scores, config.target_scores, *_set_files(config)]
+    names = config.heads.files if config.method == "knockout" else patching
     scores = {}
     for name in names:
         if name is not None:
@@ -72,6 +73,8 @@ def patched_sets(
     """
     over = {file: above(s, _tau(config, s, file), file) for file, s in scores.items()}
     source, target = (over.get(str(f)) for f in (config.source_scores, config.target_scores))
+    if source is not None and target is not None:
+        _require_one_kind(scores[str(config.source_scores)], scores[str(config.target_scores)])
     chosen = []
     for name in config.sets:
         if name in over:
@@ -82,6 +85,16 @@ def patched_sets(
             heads = (common if name == "intersection" else only_source)(source, target)
             chosen.append(Condition(name, HEADS, heads))
     return chosen
+
+
+def _require_one_kind(source: HeadScores, target: HeadScores) -> None:
+    for name in ("scorer", "mode", "match"):
+        theirs, own = getattr(source, name), getattr(target, name)
+        if theirs != own:
+            raise InputError(
+                f"source_scores have {name}={theirs} and target_scores {name}={own}, and such "
+                "scores are never compared; score both alike"
+            )
 
 
 def with_controls(

@@ -6,13 +6,13 @@ part of an example is damage, and nothing is said of it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from jaxtyping import Float, Real
 
-from sce.stats.series import HeadMap, Series, require_same_shape, subtract, vector
-from sce.stats.sets import compare
+from sce.stats.series import HeadMap, Series, cosine, require_same_shape, subtract, vector
+from sce.stats.sets import compare, head_set, recall_learned
 
 BLOCK_ENTRIES = 2**22  # of the weights that a bootstrap holds at once (32 MiB in float64)
 MIN_EXAMPLES_FOR_HALVES = 4
@@ -128,7 +128,7 @@ def bootstrap_statistic(
 
 def split_half(
     per_example: PerExample,
-    base: HeadMap | None = None,
+    base: PerExample | None = None,
     *,
     tau: float,
     k: int,
@@ -143,22 +143,37 @@ def split_half(
     `num_splits` and `n`, the number of kept examples, are beside. Halves are noisier than the
     whole: `spearman_brown` of the Spearman speaks of all n.
 
+    `base` are the untuned model's scores of the same examples. They are halved alike, S1 - B1
+    against S2 - B2: taken from one B over all examples, the halves' noise would have opposite signs
+    and the learned measures would tend to -1. Without them those two are None.
+
     None for fewer than 4 kept examples or a score that is not finite. Raises ValueError if
     `num_splits` < 1 or the shape of `base` is another.
     """
+    require_same_shape(per_example, per_example if base is None else base)
     if num_splits < 1:
         raise ValueError(f"num_splits must be >= 1, got {num_splits}")
     kept = _kept(per_example)
-    if len(kept) < MIN_EXAMPLES_FOR_HALVES or not np.isfinite(kept).all():
+    untuned = None if base is None else base[~np.isnan(per_example).all(axis=(1, 2))]
+    both = kept if untuned is None else np.concatenate([kept, untuned])
+    if len(kept) < MIN_EXAMPLES_FOR_HALVES or not np.isfinite(both).all():
         return None
     rng, half, found = np.random.default_rng(seed), len(kept) // 2, []
     for _ in range(num_splits):
         order = rng.permutation(len(kept))
-        first, second = (kept[part].mean(axis=0) for part in (order[:half], order[-half:]))
-        found.append(compare(first, second, base, tau=tau, k=k))
-        found.append(compare(second, first, base, tau=tau, k=k))
-    means = {name: _mean([getattr(each, name) for each in found]) for name in RELIABILITIES}
-    return {**means, "num_splits": num_splits, "n": len(kept)}
+        parts = order[:half], order[-half:]
+        means = [kept[part].mean(axis=0) for part in parts]
+        bases = None if untuned is None else [untuned[part].mean(axis=0) for part in parts]
+        for one, other in ((0, 1), (1, 0)):
+            compared = asdict(compare(means[one], means[other], None, tau=tau, k=k))
+            if bases is not None:
+                sets = [head_set(each, tau) for each in (means[one], means[other], bases[other])]
+                compared["recall_learned"] = recall_learned(*sets)
+                changes = [means[each] - bases[each] for each in (one, other)]
+                compared["cosine_learned"] = cosine(*changes)
+            found.append(compared)
+    averages = {name: _mean([each[name] for each in found]) for name in RELIABILITIES}
+    return {**averages, "num_splits": num_splits, "n": len(kept)}
 
 
 def spearman_brown(r: float | None) -> float | None:
