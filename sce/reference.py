@@ -79,7 +79,14 @@ def reference_commands(facts: RunFacts, overrides: Sequence[str]) -> list[str]:
         commands.append(_command("score", [*scoring, *how, *out]))
     commands.append(_command("score", [*scoring, *how, "out=untuned.json"]))
     files = ",".join(f"reference-{seed}.json" for seed in SEEDS)
-    average = ["action=average", f"files=[{files}]", "base=untuned.json", "out=reference.json"]
+    sets = [f"tau={facts.tau:g}", f"k={facts.k}"]
+    average = [
+        "action=average",
+        f"files=[{files}]",
+        "base=untuned.json",
+        *sets,
+        "out=reference.json",
+    ]
     return [*commands, _command("headset", average)]
 
 
