@@ -26,6 +26,7 @@ def _enter(rank: int, function: Callable[[], None], world_size: int, port: int) 
         WORLD_SIZE=str(world_size),
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
+        OMP_NUM_THREADS="1",  # accelerate warns where it has to choose, and a warning is an error
     )
     function()
 

@@ -17,12 +17,11 @@ from sce.data.chat import Turn
 from sce.data.encode import OPENING, Encoded
 from sce.data.fields import as_answers, as_id, as_text
 from sce.data.prompt import QUESTION
-from sce.data.questions import SAMPLE
 from sce.data.rows import rows_of
 from sce.errors import InputError
 from sce.metrics import normalize
 
-SHIPPED = SAMPLE / "closed_book.jsonl"
+SHIPPED = Path(__file__).with_name("closed_book.jsonl")
 INSTRUCTION = "Answer the question. Reply with the short answer alone."
 TASK = "closed_book"
 
