@@ -340,9 +340,20 @@ def test_the_greedy_counterpart_lies_beside(tmp_path):
     assert greedy_sibling(tmp_path / "mine.json") is None
 
 
+def untuned(**changes):
+    base = head_scores(2, **changes)
+    base.provenance["adapter_sha256"] = None
+    return base
+
+
+def test_the_base_of_an_average_is_of_no_tuned_model():
+    with pytest.raises(InputError, match="this one is of a tuned model"):
+        average(["a", "b"], [head_scores(0), head_scores(1)], head_scores(2), tau=0.5, k=3)
+
+
 def test_an_average_holds_members_base_and_what_the_seeds_agree_on():
     sets = [head_scores(0), head_scores(1)]
-    averaged = average(["a", "b"], sets, head_scores(2), tau=0.5, k=3)
+    averaged = average(["a", "b"], sets, untuned(), tau=0.5, k=3)
     np.testing.assert_allclose(averaged.scores, (sets[0].scores + sets[1].scores) / 2)
     np.testing.assert_allclose(averaged.per_example.mean(axis=0), averaged.scores)
     assert [m["adapter_sha256"] for m in averaged.provenance["members"]] == ["a0", "a1"]
@@ -358,7 +369,7 @@ def test_an_average_says_how_far_it_can_be_relied_on(tmp_path):
     """Two halves of examples that are all alike agree fully; so do seeds with one score map."""
     rows = np.tile(np.random.default_rng(0).random((3, 4)), (6, 1, 1))
     sets = [head_scores(i, per_example=rows, scores=rows[0], num_examples=6) for i in (0, 1)]
-    base = head_scores(2, num_examples=6, per_example=None)
+    base = untuned(num_examples=6, per_example=rows / 2, scores=rows[0] / 2)
     averaged = average(["a", "b"], sets, base, tau=0.5, k=3)
     averaged.save(tmp_path / "h.json")
     agreed = HeadScores.load(tmp_path / "h.json").reliability

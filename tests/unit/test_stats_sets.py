@@ -161,7 +161,8 @@ def test_bootstrap_many_of_unkept_damaged_and_few_examples():
 
 def test_halves_of_equal_examples_agree_fully():
     one = np.random.default_rng(1).uniform(size=SHAPE)
-    found = measures(np.broadcast_to(one, (7, *SHAPE)), one / 2)
+    rows = np.broadcast_to(one, (7, *SHAPE))
+    found = measures(rows, rows / 2)
     agree = dict.fromkeys(set(found) - {"num_splits", "n"}, pytest.approx(1))
     assert found == {**agree, "num_splits": 20, "n": 7}
 
@@ -185,6 +186,19 @@ def test_halves_of_noise_do_not_agree_and_of_a_signal_do():
     assert abs(measures(noise)["spearman"]) < 0.35
     # A half's mean has variance 1/20 about a signal of variance 1: correlation 20 / 21.
     assert measures(noise + signal)["spearman"] == pytest.approx(20 / 21, abs=0.06)
+
+
+def test_halves_of_an_untuned_model_s_noise_do_not_speak_against_what_was_learned():
+    """With one B over all examples the halves' noise has opposite signs, and this were -0.4."""
+    rng = np.random.default_rng(5)
+    learned = np.zeros((5, 8))
+    learned[:2] = 0.5
+    rows = rng.normal(size=(2, 40, 5, 8))
+    found = measures(rows[0] + learned, rows[1])
+    assert found["cosine_learned"] == pytest.approx(0.6, abs=0.25)
+    assert measures(rows[0] + learned)["cosine_learned"] is None
+    with pytest.raises(ValueError, match="shape"):
+        measures(rows[0], rows[1][1:])
 
 
 def test_halves_need_four_kept_examples_and_finite_scores():
