@@ -102,6 +102,8 @@ def decoding(model, data, cache: DynamicCache, settings: DecodeSettings) -> Call
         filled = copy.deepcopy(cache)
         tracer = Tracer(model, data, settings) if settings.scorers else None
         modules = attention_modules(model) if tracer else []
+        if tracer is not None:  # what the prefill's last row would have found
+            tracer.keep("greedy", {"looked_at": torch.zeros(8, 30, 9, 1, dtype=torch.long)})
         with torch.no_grad(), probing(modules) as probe:
             answers = _Run(model, data, settings, tracer, probe).generate(filled, token)
         if tracer is not None:
