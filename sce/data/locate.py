@@ -1,6 +1,7 @@
 """Where characters of a prompt's pieces stand among its tokens, through the offset mapping."""
 
 import unicodedata
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,7 @@ Offsets = list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
-class Located:
+class Located(ABC):
     """A prompt's token ids, and which of them cover which characters of a piece."""
 
     pieces: Sequence[Piece]
@@ -26,16 +27,16 @@ class Located:
         """Which piece holds a document's text."""
         return {p.document: n for n, p in enumerate(self.pieces) if p.document is not None}
 
+    @abstractmethod
     def offsets(self, index: int) -> tuple[Offsets, int]:
         """(start, end) characters, within piece `index`, of some tokens, and the first's position.
 
         Tokens of other pieces may be among them; they lie before 0 or past the piece's end.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def last(self) -> tuple[Piece, np.ndarray]:
         """What the target is appended to, and its own ids."""
-        raise NotImplementedError
 
     def span(self, index: int, start: int, end: int) -> tuple[int, int]:
         """First position of the tokens that overlap characters of a piece, and one past the last.
