@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from sce.data.batch import Batch
 from sce.errors import InputError
+from sce.intervene_options import ABLATIONS, POSITIONS
 from sce.interventions.passes import (
     Passes,
     backbone,
@@ -34,8 +35,6 @@ from sce.model.borrowed import own_attention
 from sce.model.build import base_of, head_shape
 from sce.model.projections import HeadOutputs, head_outputs
 
-ABLATIONS = ("zero", "mean", "uniform")
-POSITIONS = ("all", "answer")
 Means = Mapping[int, Float[Tensor, "heads dim"]]
 """By layer: the mean output of every head, in float64."""
 
