@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from sce.measures import CONSTANT, measures
+from sce.measures import OF_REFERENCE, beside, measures
 from sce.module import SceModule
 from sce.records import HeadScores, provenance
 from sce.reference import greedy_sibling, load_reference
@@ -67,34 +67,43 @@ class RetrievalHeadRecall(Callback):
             return
         per_example = validation.scores[facts.scorer, facts.mode]
         if validation.step == 0 and num_kept(per_example):
-            self._base = mean_scores(per_example)
-        found = self._measured(per_example, self._reference, self._base)
+            self._base = per_example
+        data = facts.reference_sha256
+        found = self._measured(per_example, self._reference, self._base, data)
         metrics: dict[str, float | None] = {f"heads/{name}": v for name, v in found.items()}
-        pl_module.hand_on({**metrics, **self._greedy_metrics(validation, facts.scorer)})
+        pl_module.hand_on({**metrics, **self._greedy_metrics(validation, pl_module)})
         if trainer.is_global_zero:
             self._write(pl_module, validation, per_example)
 
     def _measured(
-        self, per_example: np.ndarray, reference: HeadScores | None, base: np.ndarray | None
+        self,
+        per_example: np.ndarray,
+        reference: HeadScores | None,
+        base: np.ndarray | None,
+        data_sha256: str,
     ) -> dict[str, float | int | None]:
         """Every measure with its bounds; no example kept: none but those of R and B alone."""
         found = measures(
             per_example,
-            None if reference is None else reference.scores,
+            None if reference is None else beside(reference, data_sha256, len(per_example)),
             base,
             tau=self.tau,
             k=self.k,
             num_resamples=self.num_resamples,
         )
         if not found["num_examples"]:
-            found |= {n: None for n in found if n not in (*CONSTANT, "num_examples")}
+            found |= {n: None for n in found if n not in (*OF_REFERENCE, "num_examples")}
         return found
 
-    def _greedy_metrics(self, validation: Validation, scorer: str) -> dict[str, float | None]:
+    def _greedy_metrics(
+        self, validation: Validation, pl_module: SceModule
+    ) -> dict[str, float | None]:
         """Beside the teacher-forced figures, never in place of them: they follow accuracy."""
-        if self._greedy is None or (scorer, "greedy") not in validation.scores:
+        per_example = validation.scores.get((pl_module.facts.scorer, "greedy"))
+        if self._greedy is None or per_example is None:
             return {}
-        found = self._measured(validation.scores[scorer, "greedy"], self._greedy, None)
+        data = pl_module.facts.reference_sha256
+        found = self._measured(per_example, self._greedy, None, data)
         names = [f"{name}{end}" for name in ("recall", "cosine") for end in ("", "_low", "_high")]
         return {f"heads/greedy_{name}": found[name] for name in names}
 
@@ -120,7 +129,7 @@ class RetrievalHeadRecall(Callback):
         ).save(file)
 
     def state_dict(self) -> dict[str, Any]:
-        """The untuned model's scores, which a resumed run does not measure again."""
+        """The untuned model's scores by example, which a resumed run does not measure again."""
         return {"base": None if self._base is None else torch.from_numpy(self._base)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -12,13 +12,10 @@ from sce.records import append_jsonl
 
 _WITH_INTERVAL = (
     *("recall", "recall_null", "recall_null_layer", "recall_learned", "precision", "jaccard"),
-    *("recall_at_k", "cosine", "cosine_learned", "spearman", "num_heads"),
-    *("greedy_recall", "greedy_cosine"),
+    *("recall_at_k", "recall_base", "cosine", "cosine_base", "cosine_learned", "spearman"),
+    *("num_heads", "num_reference_heads", "greedy_recall", "greedy_cosine"),
 )
-_HEADS = (
-    *(f"{name}{end}" for name in _WITH_INTERVAL for end in ("", "_low", "_high")),
-    *("recall_base", "cosine_base", "num_reference_heads"),
-)
+_HEADS = tuple(f"{name}{end}" for name in _WITH_INTERVAL for end in ("", "_low", "_high"))
 _ACCURACY = tuple(f"{name}{end}" for name in ("f1", "exact_match") for end in ("", "_low", "_high"))
 _FACTS = (
     *("run", "study", "seed", "task", "concept", "context", "mix", "train_sha256", "eval_sha256"),

@@ -57,7 +57,7 @@ class ScoreCurves(Callback):
             return
         per_example = validation.scores[facts.scorer, facts.mode]
         if validation.step == 0:
-            self._base = mean_scores(per_example) if num_kept(per_example) else None
+            self._base = per_example if num_kept(per_example) else None
         if not trainer.is_global_zero:
             return
         content = {
@@ -77,8 +77,9 @@ class ScoreCurves(Callback):
     def _of_scores(self, per_example: np.ndarray) -> dict[str, Any]:
         scores, curves = mean_scores(per_example), None
         if self._reference is not None:
-            curves = recall_curves(scores, self._reference, self._base).to_json()
-        halves = split_half(per_example, tau=self.tau, k=self.k, seed=self.seed)
+            base = None if self._base is None else mean_scores(self._base)
+            curves = recall_curves(scores, self._reference, base).to_json()
+        halves = split_half(per_example, self._base, tau=self.tau, k=self.k, seed=self.seed)
         return {"curves": curves, "split_half": halves}
 
     def _by_place(self, validation: Validation, per_example: np.ndarray) -> dict[str, Any]:
@@ -109,7 +110,7 @@ class ScoreCurves(Callback):
         return [asdict(one) for one in bins]
 
     def state_dict(self) -> dict[str, Any]:
-        """The untuned model's scores, which a resumed run does not measure again."""
+        """The untuned model's scores by example, which a resumed run does not measure again."""
         return {"base": None if self._base is None else torch.from_numpy(self._base)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

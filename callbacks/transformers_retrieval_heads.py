@@ -13,10 +13,9 @@ from transformers.training_args import TrainingArguments
 
 from sce.errors import InputError
 from sce.heads import SCORERS
-from sce.measures import Measures, differences, measures, require_same_score
+from sce.measures import Measures, beside, differences, measures, require_same_score
 from sce.records import HeadScores, append_jsonl, drop_rows_after
 from sce.scoring import Examples, Scored, Scoring, read_examples
-from sce.stats import mean_scores
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -141,9 +140,8 @@ class RetrievalHeadsCallback(TrainerCallback):
             return
         first = HeadScores.load(file)
         require_same_score(first, str(file), self._own)
-        # The mean anew: the file's own is rounded, and would make a little of nothing learned.
-        kept = first.per_example
-        self._base = first.scores if kept is None else mean_scores(kept)
+        # By example: the file's own mean is rounded, and would make a little of nothing learned.
+        self._base = first.scores if first.per_example is None else first.per_example
 
     def _measure(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any
@@ -157,7 +155,7 @@ class RetrievalHeadsCallback(TrainerCallback):
         scores = self._scoring.score(model)
         scores.provenance["step"] = step
         if step == 0:
-            self._base = scores.scores
+            self._base = scores.per_example
         found, warnings = self._compared(scores)
         if state.is_world_process_zero:
             scores.save(self._folder(args) / "heads" / f"step-{step:06d}.json")
@@ -174,10 +172,12 @@ class RetrievalHeadsCallback(TrainerCallback):
         self._log(args, state, control, found)
 
     def _compared(self, scores: HeadScores) -> tuple[Measures, list[str]]:
-        assert scores.per_example is not None
+        rows = scores.per_example
+        assert rows is not None
         warnings = [] if self.reference is None else differences(self.reference, scores)
-        theirs = None if self.reference is None else self.reference.scores
-        return measures(scores.per_example, theirs, self._base, tau=self.tau, k=self.k), warnings
+        data, theirs = scores.provenance.get("data_sha256"), self.reference
+        reference = None if theirs is None else beside(theirs, data, len(rows))
+        return measures(rows, reference, self._base, tau=self.tau, k=self.k), warnings
 
     def _log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, found: Measures

@@ -3,61 +3,79 @@
 from dataclasses import asdict
 
 import numpy as np
-from jaxtyping import Float, Real
+from jaxtyping import Real
 
 from sce.errors import InputError
 from sce.records import HeadScores, origin_differences
-from sce.stats import HeadMap, bootstrap_many, compare, mean_scores, num_kept
+from sce.stats import HeadMap, compare, comparison_intervals, mean_of, mean_scores, num_kept
 
-CONSTANT = ("recall_base", "cosine_base", "num_reference_heads")
-"""What this run's examples do not change, so that it has no interval."""
+OF_REFERENCE = ("recall_base", "cosine_base", "num_reference_heads")
+"""What there is to say of R and B where the run has no scores."""
 
 Measures = dict[str, float | int | None]
+Examples = Real[np.ndarray, "_examples _layers _heads"]
 
 
 def measures(
-    per_example: Real[np.ndarray, "_examples _layers _heads"],
-    reference: HeadMap | None,
-    base: HeadMap | None,
+    per_example: Examples,
+    reference: HeadMap | Examples | None,
+    base: HeadMap | Examples | None,
     *,
     tau: float,
     k: int,
     num_resamples: int = 500,
 ) -> Measures:
-    """Every field of `sce.stats.Comparison`, each but CONSTANT with 95% bounds over the examples.
+    """Every field of `sce.stats.Comparison` with 95% bounds over the examples, where it has any.
 
     Args:
         per_example: scores of the run, S.
-        reference: R, [layers, heads]; None: `num_heads` alone is known.
-        base: B, the untuned model's scores, [layers, heads], or None.
+        reference: R, the mean or of the run's examples (`beside`); None: `num_heads` alone is
+            known.
+        base: B, the untuned model's scores, the mean or of the run's examples, or None.
         tau: a head is in a set if its mean score is above tau.
         k: size of the sets of recall_at_k.
         num_resamples: bootstrap resamples of the examples.
 
     Returns:
-        `recall`, `recall_low`, `recall_high` and so on, and `num_examples`, over which all are
-        taken. None for what does not exist.
+        `recall`, `recall_low`, `recall_high` and so on, bounds as `comparison_intervals`, and
+        `num_examples`, over which all are taken. None for what does not exist.
 
     Raises:
         InputError: `k` is above the number of heads.
     """
-    if reference is not None and k > reference.size:
-        raise InputError(f"k={k}, but the model has {reference.size} heads; take fewer")
-
-    def compared(mean: Float[np.ndarray, "_layers _heads"]) -> dict[str, float | None]:
-        found = asdict(compare(mean, mean if reference is None else reference, base, tau=tau, k=k))
-        names = found if reference is not None else ("num_heads",)
-        return {name: None if found[name] is None else float(found[name]) for name in names}
-
-    found: dict[str, float | int | None] = {**compared(mean_scores(per_example))}
-    intervals = bootstrap_many(per_example, compared, seed=0, num_resamples=num_resamples)
-    for name, value in list(found.items()):
-        if name.startswith("num_") and value is not None:
-            found[name] = int(value)
-        if name not in CONSTANT:
+    scores = mean_scores(per_example)
+    if reference is not None and k > scores.size:
+        raise InputError(f"k={k}, but the model has {scores.size} heads; take fewer")
+    r = scores if reference is None else mean_of(reference)
+    b = None if base is None else mean_of(base)
+    intervals = comparison_intervals(
+        per_example,
+        r if reference is None else reference,
+        base,
+        tau=tau,
+        k=k,
+        seed=0,
+        num_resamples=num_resamples,
+    )
+    found: Measures = {}
+    for name, value in asdict(compare(scores, r, b, tau=tau, k=k)).items():
+        if reference is not None or name == "num_heads":
             low, high = intervals[name] or (None, None)
-            found |= {f"{name}_low": low, f"{name}_high": high}
+            found |= {name: value, f"{name}_low": low, f"{name}_high": high}
     return {**found, "num_examples": num_kept(per_example)}
+
+
+def beside(scores: HeadScores, data_sha256: object, num_examples: int) -> HeadMap | Examples:
+    """The scores of a set's single examples if these are the run's own examples, else their mean.
+
+    Args:
+        scores: of a reference, or of the untuned model.
+        data_sha256: of the examples that the run's heads are scored on; None: not known.
+        num_examples: of the run, those included that its scorer did not keep.
+    """
+    rows = scores.per_example
+    known = data_sha256 is not None and scores.provenance.get("data_sha256") == data_sha256
+    return rows if rows is not None and known and len(rows) == num_examples else scores.scores
 
 
 def require_same_score(reference: HeadScores, name: str, own: tuple[str, str, str]) -> None:

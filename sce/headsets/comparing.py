@@ -1,6 +1,7 @@
 """How head sets compare: each as the run, S, against every other as its reference, R.
 
-Intervals resample the run's examples, with the reference as it is, as a training run's records do.
+Intervals resample the run's examples, and with them what was scored on the same ones, as a training
+run's records do.
 A set that is compared keeps its examples' scores and its provenance; what they forbid is refused.
 """
 
@@ -9,15 +10,14 @@ from dataclasses import asdict, dataclass
 from itertools import combinations, permutations
 from typing import Any
 
-import numpy as np
-
 from sce.errors import InputError
+from sce.measures import beside
 from sce.records import HeadScores, origin_differences
 from sce.stats import (
     Comparison,
     Curves,
-    bootstrap_many,
     compare,
+    comparison_intervals,
     head_set,
     num_kept,
     partial_given_layer,
@@ -125,8 +125,8 @@ def compare_all(
     """
     warnings = require_comparable({**sets, **dict([base] if base else [])})
     members = [Member(letter(i), *item) for i, item in enumerate(sets.items())]
-    fixed = None if base is None else base[1].scores
-    pairs = [_pair(run, reference, fixed, tau, k) for run, reference in permutations(members, 2)]
+    untuned = None if base is None else base[1]
+    pairs = [_pair(run, reference, untuned, tau, k) for run, reference in permutations(members, 2)]
     return Compared(members, pairs, warnings, tau, k, None if base is None else base[0])
 
 
@@ -136,17 +136,21 @@ def letter(index: int) -> str:
     return (letter(above - 1) if above else "") + chr(ord("A") + own)
 
 
-def _pair(run: Member, reference: Member, base: np.ndarray | None, tau: float, k: int) -> Pair:
+def _pair(run: Member, reference: Member, untuned: HeadScores | None, tau: float, k: int) -> Pair:
     scores, target = run.scores.scores, reference.scores.scores
-    base = reference.scores.base_scores if base is None else base
-
-    def measures(mean: np.ndarray) -> dict[str, float | None]:
-        compared = compare(mean, target, base, tau=tau, k=k)
-        return {name: getattr(compared, name) for name in MEASURES}
-
+    base = reference.scores.base_scores if untuned is None else untuned.scores
     rows, intervals = run.scores.per_example, {}
     if rows is not None:
-        intervals = bootstrap_many(rows, measures, seed=SEED, num_resamples=NUM_RESAMPLES)
+        data = run.scores.provenance.get("data_sha256")
+        intervals = comparison_intervals(
+            rows,
+            beside(reference.scores, data, len(rows)),
+            base if untuned is None else beside(untuned, data, len(rows)),
+            tau=tau,
+            k=k,
+            seed=SEED,
+            num_resamples=NUM_RESAMPLES,
+        )
     sets = head_set(scores, tau), head_set(target, tau)
     return Pair(
         run=run,

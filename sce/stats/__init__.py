@@ -8,6 +8,7 @@ models nor files: numpy and scipy alone.
 from sce.stats.bins import Bin, by_bins
 from sce.stats.confounds import PooledAndBy, WithinBetween, pooled_and_by, within_and_between
 from sce.stats.correlation import Correlation, correlate, partial_given_layer
+from sce.stats.intervals import comparison_intervals, mean_of
 from sce.stats.paired import (
     Faithfulness,
     McNemar,
@@ -89,6 +90,7 @@ __all__ = [
     "by_bins",
     "compare",
     "compare_predictors",
+    "comparison_intervals",
     "concentration",
     "correlate",
     "cosine",
@@ -100,6 +102,7 @@ __all__ = [
     "jaccard",
     "leave_one_out",
     "mcnemar",
+    "mean_of",
     "mean_scores",
     "needs_no_real_data",
     "num_kept",

@@ -5,11 +5,11 @@ its scorer, such as one whose answer failed a gate: it is dropped before anythin
 part of an example is damage, and nothing is said of it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from jaxtyping import Float, Real
+from jaxtyping import Bool, Float, Real
 
 from sce.stats.series import HeadMap, Series, cosine, require_same_shape, subtract, vector
 from sce.stats.sets import compare, head_set, recall_learned
@@ -49,9 +49,14 @@ def mean_scores(per_example: PerExample) -> HeadMap:
         return kept.mean(axis=0)
 
 
+def kept_examples(per_example: PerExample) -> Bool[np.ndarray, " _examples"]:
+    """Which examples have a score: all but those that are NaN throughout."""
+    return np.asarray(~np.isnan(per_example.astype(np.float64)).all(axis=(1, 2)))
+
+
 def num_kept(per_example: PerExample) -> int:
-    """How many examples have a score: all but those that are NaN throughout."""
-    return len(_kept(per_example))
+    """How many examples have a score."""
+    return int(kept_examples(per_example).sum())
 
 
 def bootstrap_interval(
@@ -86,6 +91,7 @@ def bootstrap_many(
     per_example: PerExample,
     statistics: Callable[[HeadMap], Mapping[str, float | None]],
     *,
+    centred: Collection[str] = (),
     seed: int,
     num_resamples: int = 2000,
     level: float = 0.95,
@@ -96,8 +102,12 @@ def bootstrap_many(
     finds; every call gives the same names. A resample where a value is None or not finite is
     dropped for that name. None for fewer than 2 kept examples, a score that is not finite, or fewer
     than half of the resamples left; where nothing can be drawn `statistics` is called once, with a
-    map of zeros, for its names. Noise lowers a cosine, and resampling adds to the noise, so such an
-    interval may lie below the estimate.
+    map of zeros, for its names.
+
+    Noise lowers a cosine or a rank correlation, and resampling adds to the noise, so that all draws
+    may lie below the estimate. Those named in `centred`, which must lie in -1..1, are moved on
+    Fisher's z scale until their median is the estimate: what is left says how much as many other
+    examples would give, noise and all, and not what examples without end would.
     """
     kept = _kept(per_example)
     num_examples, *shape = kept.shape
@@ -105,7 +115,13 @@ def bootstrap_many(
         return dict.fromkeys(statistics(np.zeros(shape)))
     means = _resampled_means(kept.reshape(num_examples, -1), seed, num_resamples)
     draws = [statistics(mean) for mean in means.reshape(num_resamples, *shape)]
-    return {name: interval_of([draw[name] for draw in draws], level) for name in draws[0]}
+    found = {name: interval_of([draw[name] for draw in draws], level) for name in draws[0]}
+    if any(found.get(name) for name in centred):
+        estimates = statistics(kept.mean(axis=0))
+        for name in centred:
+            if found.get(name) is not None:
+                found[name] = _centred([draw[name] for draw in draws], estimates[name], level)
+    return found
 
 
 def bootstrap_statistic(
@@ -154,7 +170,7 @@ def split_half(
     if num_splits < 1:
         raise ValueError(f"num_splits must be >= 1, got {num_splits}")
     kept = _kept(per_example)
-    untuned = None if base is None else base[~np.isnan(per_example).all(axis=(1, 2))]
+    untuned = None if base is None else base[kept_examples(per_example)]
     both = kept if untuned is None else np.concatenate([kept, untuned])
     if len(kept) < MIN_EXAMPLES_FOR_HALVES or not np.isfinite(both).all():
         return None
@@ -219,8 +235,7 @@ def interval_of(
 
 
 def _kept(per_example: np.ndarray) -> np.ndarray:
-    rows = per_example.astype(np.float64)
-    return rows[~np.isnan(rows).all(axis=(1, 2))]
+    return per_example[kept_examples(per_example)].astype(np.float64)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -232,6 +247,17 @@ def _resampled_means(rows: np.ndarray, seed: int, num_resamples: int) -> np.ndar
     """Means of `rows` [n, values] over n rows drawn with replacement: [num_resamples, values]."""
     counts = resample_counts(len(rows), seed, num_resamples)
     return np.concatenate([drawn @ rows / len(rows) for drawn in counts])
+
+
+def _centred(draws: Series, estimate: float | None, level: float) -> tuple[float, float] | None:
+    """Percentiles of correlations, moved on the z scale until their median is the estimate."""
+    if estimate is None or not np.isfinite(estimate):
+        return None
+    edge = 1 - 1e-12  # z of 1 is infinite
+    values = vector(draws)
+    z = np.arctanh(np.clip(values[np.isfinite(values)], -edge, edge))
+    low, high = _percentiles(z - np.median(z) + np.arctanh(np.clip(estimate, -edge, edge)), level)
+    return min(float(np.tanh(low)), estimate), max(float(np.tanh(high)), estimate)
 
 
 def _percentiles(draws: np.ndarray, level: float) -> tuple[float, float]:

@@ -289,7 +289,7 @@ def test_curves_are_those_of_the_statistics_against_reference_and_step_0(module)
     expected = recall_curves(now.mean(axis=0), reference, base.mean(axis=0))
     assert found["curves"] == json.loads(json.dumps(expected.to_json()))
     assert any(value is not None for value in found["curves"]["by_k"]["recall_learned"])
-    assert found["split_half"] == split_half(now, tau=0.5, k=2, seed=0)
+    assert found["split_half"] == split_half(now, base, tau=0.5, k=2, seed=0)
     assert found["split_half"]["n"] == found["num_kept_examples"] == 8
     assert (found["step"], found["num_reference_examples"], found["num_examples"]) == (4, 8, 4)
 
