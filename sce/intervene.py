@@ -7,6 +7,7 @@ a table, and logs the curves.
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -67,14 +68,15 @@ def intervene(config: InterveneConfig) -> Path:
 
 
 def _figure(result: dict[str, Any]) -> Any:
-    from sce.figures import knockout_curves, patch_bars
+    from sce.interventions.curves import knockout_figure
+    from sce.interventions.recovery import patch_figure
 
     if result["method"] == "patch":
         rows = {way: found["rows"] for way, found in result["directions"].items()}
-        return patch_bars(rows, title=f"patching at the answer's positions, {result['task']}")
+        return patch_figure(rows, title=f"patching at the answer's positions, {result['task']}")
     where = "all positions" if result["positions"] == "all" else "from the last prompt token on"
     title = f"knockout ({result['ablation']}, {where}), {result['task']}"
-    return knockout_curves(result["curves"], result["rows"][0], title=title)
+    return knockout_figure(result["curves"], result["rows"][0], title=title)
 
 
 def _log_curves(config: InterveneConfig, result: dict[str, Any], out: Path) -> None:
@@ -104,30 +106,32 @@ def _log_curves(config: InterveneConfig, result: dict[str, Any], out: Path) -> N
 
 
 def _points(result: dict[str, Any]) -> dict[int, dict[str, float]]:
-    """Step (k of a knockout, else 0) -> metrics under intervene/."""
+    """Step (k of a knockout, else 0) -> metrics under intervene/, with n and interval bounds."""
     points: dict[int, dict[str, float]] = {}
     if result["method"] == "patch":
-        found = {
-            f"intervene/{way}/{row['name']}/{row['kind']}-{row['draw'] or 0}/{name}": row[name]
-            for way, of_way in result["directions"].items()
-            for row in of_way["rows"]
-            for name in ("f1", "exact_match", "answer_nll", "share")
-            if row.get(name) is not None
-        }
+        found: dict[str, float] = {}
+        for way, of_way in result["directions"].items():
+            for row in of_way["rows"]:
+                stem = f"intervene/{way}/{row['name']}/{row['kind']}-{row['draw'] or 0}"
+                found |= _estimates(stem, row, ("f1", "exact_match", "answer_nll", "share", "gap"))
         return {0: found}
-    before = result["rows"][0]
+    measures = ("f1", "answer_nll", "closed_book")
     for curve in result["curves"]:
         stem = f"intervene/{curve['name']}/{curve['kind']}"
         at_0 = points.setdefault(0, {"intervene/k": 0})
-        at_0 |= {f"{stem}/{name}": before[name] for name in ("f1", "answer_nll")}
-        areas = {f"{stem}/{name}": curve[name] for name in ("cpr", "cmd")}
-        at_0 |= {name: value for name, value in areas.items() if value is not None}
+        at_0 |= _estimates(stem, result["rows"][0], measures)
+        at_0 |= _estimates(stem, curve, ("cpr", "cmd"))
         for index, k in enumerate(curve["k"]):
             at_k = points.setdefault(k, {"intervene/k": k})
-            for name in ("f1", "answer_nll", "closed_book"):
-                if name in curve and curve[name][index] is not None:
-                    at_k[f"{stem}/{name}"] = curve[name][index]
+            row = {key: v[index] if isinstance(v, list) else v for key, v in curve.items()}
+            at_k |= _estimates(stem, row, measures)
     return points
+
+
+def _estimates(stem: str, row: dict[str, Any], names: Sequence[str]) -> dict[str, float]:
+    """What a row holds of `names`, each with its bounds, and over how many examples that is."""
+    kept = [f"{name}{end}" for name in names for end in ("", "_low", "_high", "_n")]
+    return {f"{stem}/{key}": row[key] for key in ("n", *kept) if row.get(key) is not None}
 
 
 def cli() -> None:

@@ -86,7 +86,7 @@ class InterveneConfig(RunConfig):
     split: str = "val"
     """Which split's examples are answered: train, val or reference."""
     num_controls: int = 3
-    """Random draws of every kind beside each set."""
+    """Random draws of every kind beside each set; 0: none, and sets must not hold random."""
     closed_book: str | None = "sample"
     """Questions asked without documents while heads are ablated: the sample's, or a JSON Lines file
     with id, question and answers; None: none."""
@@ -160,6 +160,11 @@ class InterveneConfig(RunConfig):
         require(
             set(self.sets) != {"random"} and set(self.sets) != {"random", "all"},
             "sets=[random] needs a set to be as large as: intersection, complement or a file",
+        )
+        without = ",".join(name for name in self.sets if name != "random")
+        require(
+            "random" not in self.sets or self.num_controls > 0,
+            f"num_controls=0 draws no random heads, but sets= holds random; say sets=[{without}]",
         )
         given = self.heads.files or self.heads.list or self.heads.k
         require(

@@ -27,8 +27,6 @@ from sce.interventions.select import Heads
 from sce.metrics import metrics_for
 from sce.model.adapters import use_adapter
 
-NONE: Heads = frozenset()
-"""The set of no intervention."""
 SOURCE, TARGET = "source", "target"
 WAYS = {"forward": (SOURCE, TARGET), "reverse": (TARGET, SOURCE)}
 """Direction -> (whose outputs are taken, who is patched)."""
@@ -62,7 +60,7 @@ class Answering:
 
         Args:
             encoded: the examples.
-            sets: which heads; NONE runs without an intervention.
+            sets: which heads; NO_HEADS runs without an intervention.
             act: the intervention.
             share_context: compute a batch's context once, without intervention, for all sets.
         """

@@ -17,7 +17,6 @@ from sce.data.encode import Encoded
 from sce.data.loader import eval_loader
 from sce.intervene_options import InterveneConfig
 from sce.interventions.answering import (
-    NONE,
     SOURCE,
     TARGET,
     WAYS,
@@ -29,9 +28,21 @@ from sce.interventions.closed_book import SHIPPED, closed_book
 from sce.interventions.controls import LAYER_MATCHED, UNIFORM, Condition
 from sce.interventions.effects import Answers
 from sce.interventions.knockout import head_means, knockout
-from sce.interventions.select import Heads, all_heads
-from sce.interventions.sets import RANDOM, knocked_out, patched_sets, read_scores, with_controls
-from sce.model.adapters import UNTUNED, load_adapters, require_same_base
+from sce.interventions.select import NO_HEADS, Heads, all_heads
+from sce.interventions.sets import (
+    RANDOM,
+    knocked_out,
+    moved_warnings,
+    patched_sets,
+    read_scores,
+    with_controls,
+)
+from sce.model.adapters import (
+    UNTUNED,
+    load_adapters,
+    require_rope_of_base,
+    require_same_base,
+)
 from sce.model.build import fit_options_to_adapter, load_model, read_adapter_note
 from sce.model.projections import head_outputs
 from sce.model.weights import weights_sha256
@@ -48,7 +59,7 @@ class Answered:
 
     conditions: list[Condition]
     answers: dict[str, dict[Heads, Answers]]
-    """Direction, or KNOCKOUT -> set -> answers; NONE is no intervention."""
+    """Direction, or KNOCKOUT -> set -> answers; NO_HEADS is no intervention."""
     givers: dict[str, Answers] = field(default_factory=dict)
     """Direction -> answers of the model whose outputs are patched in."""
     known: dict[Heads, np.ndarray] | None = None
@@ -77,7 +88,7 @@ def answer_knocked_out(config: InterveneConfig) -> Answered:
     model = scored_model(parts, adapter)
     headless, kinds = _headless(parts, model), (LAYER_MATCHED, UNIFORM)
     conditions = with_controls(config, chosen, parts.shape, kinds=kinds, headless=headless)
-    sets = [NONE, *dict.fromkeys(c.heads for c in conditions)]
+    sets = [NO_HEADS, *dict.fromkeys(c.heads for c in conditions)]
     answering, act = _answering(config, parts, model), _ablating(config, parts, model)
     share = config.positions == "answer"
     encoded = parts.splits[config.split].encoded
@@ -97,15 +108,22 @@ def _ask(
     *,
     share_context: bool,
 ) -> None:
-    """Put the closed-book questions that the model knows to every ablated model."""
-    (before,) = answering.each(questions, [NONE], act, share_context=share_context).values()
-    right = answering.right(before) == 1
-    known = [outcome.example for outcome, yes in zip(before, right, strict=True) if yes]
-    found.num_asked, found.known_ids = len(questions), [example.id for example in known]
-    sets = list(found.answers[KNOCKOUT])
-    outcomes = answering.each(known, sets, act, share_context=share_context) if known else {}
-    found.known = {heads: answering.right(outcomes.get(heads, [])) for heads in sets}
-    _log.info("closed book: %d of %d questions answered right", len(known), len(questions))
+    """Put the closed-book questions to every ablated model, and keep those that the model knows.
+
+    All are put, in the same batches as without ablation: batches of the known ones alone round
+    otherwise, which in bfloat16 turns an answer now and then with nothing ablated.
+    """
+    ablated = [heads for heads in found.answers[KNOCKOUT] if heads]
+    (before,) = answering.each(questions, [NO_HEADS], act, share_context=share_context).values()
+    known = answering.right(before) == 1
+    found.num_asked = len(questions)
+    found.known_ids = [o.example.id for o, yes in zip(before, known, strict=True) if yes]
+    sets = ablated if known.any() else []
+    outcomes = answering.each(questions, sets, act, share_context=share_context) if sets else {}
+    found.known = {heads: np.zeros(0) for heads in ablated}
+    found.known |= {heads: answering.right(o)[known] for heads, o in outcomes.items()}
+    found.known[NO_HEADS] = np.ones(len(found.known_ids))
+    _log.info("closed book: %d of %d questions answered right", known.sum(), len(questions))
 
 
 def answer_patched(config: InterveneConfig) -> Answered:
@@ -117,12 +135,16 @@ def answer_patched(config: InterveneConfig) -> Answered:
     folders = {SOURCE: _folder(config.source), TARGET: _folder(config.target)}
     given = {name: folder for name, folder in folders.items() if folder is not None}
     require_same_base(given)
+    asked = config.model.rope_theta
     first, *others = given.values()
     parts = _parts(config, [config.split], first)
+    if asked is None and len(given) < len(folders):
+        require_rope_of_base(given, parts.own_rope_theta)
     for folder in others:
         fit_options_to_adapter(config.model, parts.source, folder)
     scores = read_scores(config, parts.shape, parts.source.sha256)
     chosen = patched_sets(config, scores, parts.shape)
+    examples = parts.splits[config.split].encoded  # prompts too long for the model are refused here
     model = load_adapters(load_model(parts.source, config.model, parts.attention), given)
     model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     headless = _headless(parts, model)
@@ -132,7 +154,7 @@ def answer_patched(config: InterveneConfig) -> Answered:
     answering = _answering(config, parts, model)
     ways = [way for way in WAYS if config.direction in (way, "both")]
     outcomes = answering.patched(
-        parts.splits[config.split].encoded,
+        examples,
         {name: name if name in given else UNTUNED for name in folders},
         list(dict.fromkeys(c.heads for c in conditions)),
         ways,
@@ -143,14 +165,14 @@ def answer_patched(config: InterveneConfig) -> Answered:
 
 
 def _measured(conditions: list[Condition], answering: Answering, outcomes: Patchings) -> Answered:
-    """Who is patched stands under NONE in every direction, and whose outputs are taken apart."""
+    """Who is patched stands under NO_HEADS, whose outputs are taken apart, in every direction."""
     own = {name: answering.answers(o) for name, o in outcomes.originals.items()}
     found = Answered(conditions, {})
     for way, by_set in outcomes.patched.items():
         giver, taker = WAYS[way]
         found.givers[way] = own[giver]
         after = {heads: answering.answers(o) for heads, o in by_set.items()}
-        found.answers[way] = {NONE: own[taker], **after}
+        found.answers[way] = {NO_HEADS: own[taker], **after}
     return found
 
 
@@ -229,7 +251,8 @@ def _facts(
         "score_files": files,
         "warnings": [
             *context_warnings(parts),
-            *_warnings(scores, split.sha256, conditions),
+            *_warnings(scores, split.sha256),
+            *moved_warnings(config, conditions),
             *_strangers(config, scores, identities),
         ],
     }
@@ -258,20 +281,11 @@ def _strangers(
     return warnings
 
 
-def _warnings(
-    scores: dict[str, HeadScores], data_sha256: str, conditions: Sequence[Condition]
-) -> list[str]:
+def _warnings(scores: dict[str, HeadScores], data_sha256: str) -> list[str]:
     warnings = []
     for file, of_file in scores.items():
         if of_file.provenance.get("data_sha256") == data_sha256:
             warnings.append(f"{file} was scored on the very examples that are answered here")
         if not of_file.provenance.get("weights_sha256"):
             warnings.append(f"{file} does not say which weights it was scored on")
-    moved = [c for c in conditions if c.moved]
-    if moved:
-        count = sum(len(c.moved) for c in moved)
-        warnings.append(
-            f"{count} heads of {len(moved)} layer-matched controls are of a neighbouring layer, "
-            "since their own had too few left (results.json: moved_layers)"
-        )
     return warnings

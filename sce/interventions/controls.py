@@ -17,6 +17,10 @@ HEADS, LAYER_MATCHED, UNIFORM = "heads", "layer_matched", "uniform"
 """Kinds of sets: the ones asked about, and the two random controls of equal size."""
 
 
+_SHOWN = 4
+"""Layers that a message names."""
+
+
 @dataclass(frozen=True)
 class Condition:
     """One set of heads that is intervened on, and what it is."""
@@ -68,9 +72,12 @@ def random_heads(
     rng = np.random.default_rng([seed, draw, int(layer_matched)])
     pool = sorted(all_heads(shape) - avoid - heads)
     if len(pool) < len(heads):
+        short = [f"layer {layer} has {n} left of {m} wanted" for layer, n, m in _short(heads, pool)]
+        more = ["..."] * (len(short) > _SHOWN)
         raise InputError(
             f"a random control of {len(heads)} heads cannot be drawn: {len(pool)} of "
-            f"{shape[0] * shape[1]} are left beside those swept; lower heads.k or num_controls=0"
+            f"{shape[0] * shape[1]} are left beside those swept "
+            f"({', '.join([*short[:_SHOWN], *more])}); take fewer heads"
         )
     shuffled = [pool[index] for index in rng.permutation(len(pool)).tolist()]
     if not layer_matched:
@@ -91,6 +98,13 @@ def controls(
             )
             made.append(Condition(condition.name, kind, drawn.heads, draw, drawn.moved))
     return made
+
+
+def _short(heads: Heads, pool: Sequence[Head]) -> list[tuple[int, int, int]]:
+    """(layer, heads left, heads wanted) of the layers in which fewer are left than are wanted."""
+    left = Counter(layer for layer, _ in pool)
+    wanted = Counter(layer for layer, _ in heads)
+    return [(layer, left[layer], n) for layer, n in sorted(wanted.items()) if left[layer] < n]
 
 
 def _layer_matched(heads: Heads, shuffled: list[Head], num_layers: int) -> Drawn:

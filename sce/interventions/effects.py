@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from sce.interventions.controls import HEADS, LAYER_MATCHED, UNIFORM, Condition
-from sce.interventions.select import Heads, named
+from sce.interventions.select import NO_HEADS, Heads, named
 from sce.stats import bootstrap_interval, bootstrap_statistic, mcnemar, paired_permutation
 
 Row = dict[str, Any]
-NONE = "none"
+BASELINE = "none"
 """Kind of the row without an intervention."""
 
 
@@ -106,14 +106,13 @@ def rows(
             that are without an intervention); None: they were not asked.
         seed: of every draw.
     """
-    none = frozenset[tuple[int, int]]()
-    before = answers[none]
+    before = answers[NO_HEADS]
     table = []
-    for condition in (Condition("no ablation", NONE, none), *conditions):
+    for condition in (Condition("no ablation", BASELINE, NO_HEADS), *conditions):
         after = answers[condition.heads]
         row: Row = {"name": condition.name, "kind": condition.kind, "k": condition.k}
         row |= {"draw": condition.draw} | accuracy(after, seed=seed)
-        if condition.kind != NONE:
+        if condition.kind != BASELINE:
             row |= against(before, after, seed=seed)
         if known is not None:
             row |= share_known(known[condition.heads], seed=seed)

@@ -15,7 +15,7 @@ that patching a model into itself changes nothing, bit for bit.
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +51,8 @@ class Side:
     base; None leaves the model as it is."""
 
 
+# What moves a cache's rows: beam search and its like. The source's cache has no part in it.
+_SHUFFLES = ("reorder_cache", "batch_repeat_interleave", "batch_select_indices")
 Prefixes = tuple[Cache, Cache]
 """Caches of the same columns of one batch, (target's, source's), each made by its own model."""
 
@@ -79,8 +81,9 @@ def patched(
         prefixes: caches to go on from, (target's, source's).
 
     Raises:
-        InputError: no head, a head that the models do not have, models of different shapes, or at
-            a pass a cache that is not known.
+        InputError: no head, a head that the models do not have, models of different shapes; or
+            within the block a cache that is not known or of other rows than the pass, or one
+            whose rows are shuffled (beam search).
     """
     patch = _Patch(target, source, heads, prefixes)
     with ExitStack() as stack:
@@ -110,12 +113,14 @@ class _Patch:
         for layer, output in self.outputs_of_target.items():
             if output.dim != self.outputs_of_source[layer].dim:
                 raise InputError(f"layer {layer}: the two models' heads differ in size")
-        self._caches: Prefixes | tuple[None, None] = prefixes or (None, None)
+        self._caches: Prefixes | tuple[None, None] = (None, None)
         self._prefix_length = 0 if prefixes is None else int(prefixes[1].get_seq_length())
         self._prefix = None if prefixes is None else prefixes[1]
         self._taken: dict[int, Float[Tensor, "batch rows numbers"]] = {}
         self._in_source = False
         self.switch_to_target, self._switch_to_source = _switches(target, source)
+        if prefixes is not None:
+            self._pair(*prefixes)
 
     def hooks(self, target: Side, passes: Passes) -> Iterator[RemovableHandle]:
         """Everything that is hung on the two models."""
@@ -166,9 +171,25 @@ class _Patch:
                     "hand both in as prefixes, or the same cache from the first token on"
                 )
             own = copy.deepcopy(cache)
-            self._caches = (cache, own)
+            self._pair(cache, own)
+        _require_rows(cache, kwargs)
+        _require_rows(own, kwargs)
         _crop(own, length)
         return own
+
+    def _pair(self, cache: Cache, own: Cache) -> None:
+        """Keep the source's cache beside the target's, whose rows must now stay where they are."""
+        self._unpair()
+        self._caches = (cache, own)
+        for name in _SHUFFLES:
+            setattr(cache, name, _refuse_shuffle)
+
+    def _unpair(self) -> None:
+        """Give the target's cache its own methods back."""
+        cache, _ = self._caches
+        self._caches = (None, None)
+        for name in _SHUFFLES if cache is not None else ():
+            delattr(cache, name)
 
     def recording(self, output: HeadOutputs, passes: Passes) -> Callable[[nn.Module, tuple], None]:
         """A hook on the source that keeps what its heads put out."""
@@ -200,10 +221,32 @@ class _Patch:
         return hook
 
     def restore(self) -> None:
-        """Leave the source's prefix as it was handed in."""
+        """Leave the target's cache and the source's prefix as they were handed in."""
         self._taken.clear()
+        self._unpair()
         if self._prefix is not None:
             _crop(self._prefix, self._prefix_length)
+
+
+def _refuse_shuffle(*args: Any, **kwargs: Any) -> None:
+    """In the place of what shuffles a cache's rows."""
+    del args, kwargs
+    raise InputError(
+        "patching: the rows of the target's cache were to be shuffled (beam search), which the "
+        "source's cannot follow; decode greedily or by sampling, with num_beams=1"
+    )
+
+
+def _require_rows(cache: Cache, kwargs: Mapping[str, Any]) -> None:
+    """Refuse a pass of another number of rows than the cache that it goes on from holds."""
+    tokens = kwargs.get("input_ids")
+    tokens = kwargs.get("inputs_embeds") if tokens is None else tokens
+    held = {k.shape[0] for layer in cache.layers if (k := getattr(layer, "keys", None)) is not None}
+    if isinstance(tokens, Tensor) and held - {tokens.shape[0]}:
+        raise InputError(
+            f"patching: a pass of {tokens.shape[0]} rows goes on from a cache of {max(held)}; hand "
+            "in caches of the very batch, and decode with num_beams=1 and num_return_sequences=1"
+        )
 
 
 def _crop(cache: Cache, length: int) -> None:

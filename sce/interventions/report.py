@@ -13,8 +13,9 @@ from rich.table import Table
 
 from sce.interventions.controls import HEADS, LAYER_MATCHED, UNIFORM
 from sce.interventions.curves import curves
-from sce.interventions.effects import NONE, Row, contrasts, rows, sets
+from sce.interventions.effects import BASELINE, Row, contrasts, rows, sets
 from sce.interventions.recovery import counter_examples, patch_rows, worse_than_random
+from sce.interventions.select import NO_HEADS
 
 if TYPE_CHECKING:
     from sce.intervene_options import InterveneConfig
@@ -25,7 +26,7 @@ else:
 SCHEMA = "sce.intervention/1"
 _KINDS = {HEADS: "heads", LAYER_MATCHED: "random, same layers", UNIFORM: "random"}
 _NOTE = (
-    "[a, b]: 95% bootstrap interval over the n examples; random sets: mean over {draws} draws.\n"
+    "[a, b]: 95% bootstrap interval over the n examples{random}.\n"
     "p: permutation test of F1, two-sided, not corrected for the number of tests."
 )
 
@@ -55,7 +56,7 @@ def _knockout(config: InterveneConfig, found: Answered) -> Row:
             "num_right": len(found.known_ids),
             "ids": found.known_ids,
         },
-        "no_ablation": answers[frozenset()].by_id(),
+        "no_ablation": answers[NO_HEADS].by_id(),
         "sets": sets(conditions, answers),
     }
 
@@ -71,7 +72,7 @@ def _patch(config: InterveneConfig, found: Answered) -> Row:
             "contrasts": against_random,
             "counter_examples": counter_examples(conditions, answers, giver),
             "worse_than_random": worse_than_random(against_random),
-            "original": answers[frozenset()].by_id(),
+            "original": answers[NO_HEADS].by_id(),
             "source": giver.by_id(),
             "sets": sets(conditions, answers),
         }
@@ -105,9 +106,15 @@ def printed(result: Row) -> str:
     console = Console(file=out, width=110, force_terminal=False)
     for table in tables:
         console.print(table)
-    notes = [_NOTE.format(draws=result["num_controls"]), *_more_notes(result)]
+    notes = [_NOTE.format(random=_of_random(result)), *_more_notes(result)]
     console.print("\n".join(notes), highlight=False, markup=False, soft_wrap=True)
     return out.getvalue()
+
+
+def _of_random(result: Row) -> str:
+    """What the random rows of the table are, if there are any; patching lists every draw."""
+    count = result["num_controls"] if result["method"] == "knockout" else 0
+    return f"; random sets: mean over {count} draw{'s' * (count > 1)}" if count else ""
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:
@@ -164,7 +171,7 @@ def _patch_tables(result: Row) -> list[Table]:
         columns = ["set", "what", "heads", "F1", "p of original", "share of the gap"]
         table = _table(title, columns)
         for row in found["rows"]:
-            kind = {NONE: "", "source": ""}.get(row["kind"]) or _KINDS.get(row["kind"], "")
+            kind = {BASELINE: "", "source": ""}.get(row["kind"]) or _KINDS.get(row["kind"], "")
             name = {"source": "whose outputs are taken"}.get(row["name"], row["name"])
             draw = "" if row["draw"] is None else f" {row['draw'] + 1}"
             share = _cell(row, "share") if "share" in row else ""

@@ -16,6 +16,8 @@ from sce.stats import head_set, top_heads
 
 Head = tuple[int, int]
 Heads = frozenset[Head]
+NO_HEADS: Heads = frozenset()
+"""The set of no intervention."""
 Shape = tuple[int, int]
 """(layers, query heads a layer)."""
 

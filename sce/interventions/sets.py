@@ -1,5 +1,6 @@
 """From what python -m sce.intervene is told to the sets of heads that it tries. Knows no torch."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -115,16 +116,47 @@ def with_controls(
         headless: cells of layers that have no heads; never drawn.
 
     Raises:
-        InputError: too few heads are left to draw from.
+        InputError: too few heads are left to draw from; says which option leaves more.
     """
     sized = [c for c in chosen if c.name != ALL]
     avoid = headless.union(*(c.heads for c in sized))
     made = list(chosen)
-    for condition in sized:
-        made += controls(
-            condition, shape, seed=config.seed, num=config.num_controls, kinds=kinds, avoid=avoid
-        )
+    options = {"seed": config.seed, "num": config.num_controls, "kinds": kinds, "avoid": avoid}
+    try:
+        for condition in sized:
+            made += controls(condition, shape, **options)
+    except InputError as error:
+        none = "num_controls=0" if config.method == "knockout" else "leave random out of sets="
+        most = (shape[0] * shape[1] - len(headless)) // 2
+        fewer = f"{_fewer(config)} ({most} heads at most)"
+        raise InputError(f"{error}: {fewer}, or {none} for no control") from None
     return made
+
+
+def moved_warnings(config: InterveneConfig, conditions: Sequence[Condition]) -> list[str]:
+    """Layer-matched controls that hold heads of another layer: which layers lack how many."""
+    lacking: dict[int, int] = {}
+    moved = [c for c in conditions if c.moved]
+    for condition in moved:
+        for layer, count in Counter(home for home, _ in condition.moved).items():
+            lacking[layer] = max(count, lacking.get(layer, 0))
+    if not moved:
+        return []
+    named = ", ".join(f"layer {layer} ({lacking[layer]})" for layer in sorted(lacking))
+    return [
+        f"{len(moved)} layer-matched controls hold heads of neighbouring layers, since too few are "
+        f"left beside those swept in {named} (in brackets: how many too few; results.json: "
+        f"moved_layers); to keep controls in their layers: {_fewer(config)}"
+    ]
+
+
+def _fewer(config: InterveneConfig) -> str:
+    """What to type for smaller sets: controls need as many heads again as are swept."""
+    if config.heads.list:
+        return "fewer heads in heads.list="
+    if config.method == "patch" or config.heads.tau is not None:
+        return "a higher heads.tau="
+    return "smaller sizes in heads.k="
 
 
 def _set_files(config: InterveneConfig) -> list[str]:

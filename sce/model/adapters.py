@@ -5,6 +5,7 @@ Beside sce.model.build the only other file that knows PEFT.
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel
 
 from sce.errors import InputError
 from sce.model.build import read_adapter_note
+from sce.options import rope_in_use
 
 # In place of an adapter's name: the base model with every adapter switched off.
 UNTUNED = "untuned"
@@ -56,7 +58,10 @@ def require_same_base(folders: Mapping[str, Path]) -> None:
     notes = {name: read_adapter_note(folder) for name, folder in folders.items()}
     known = {
         "weights": {n: note.get("weights_sha256") for n, note in notes.items()},
-        "rope_theta": {n: (note.get("rope") or {}).get("theta") for n, note in notes.items()},
+        "rope_theta": {
+            n: rope_in_use(note.get("rope") or {})["rope_theta"] for n, note in notes.items()
+        },
+        "rope_scaling": {n: _scaling(note) for n, note in notes.items() if note},
     }
     for what, values in known.items():
         named = {name: value for name, value in values.items() if value is not None}
@@ -65,6 +70,38 @@ def require_same_base(folders: Mapping[str, Path]) -> None:
             raise InputError(
                 f"the adapters were tuned on different {what} ({shown}); heads can be patched "
                 "between adapters of one base model alone"
+            )
+
+
+def _scaling(note: Mapping[str, Any]) -> str:
+    """The RoPE scaling that an adapter was tuned under, in words that can be compared."""
+    return str(rope_in_use(note.get("rope") or {})["rope_scaling"] or "none")
+
+
+def require_rope_of_base(folders: Mapping[str, Path], own: float | None) -> None:
+    """Refuse adapters beside the untuned model where they were tuned under another RoPE than its.
+
+    Args:
+        folders: name -> folder.
+        own: the untuned model's theta; None: it has none.
+
+    Raises:
+        InputError: an adapter's note says another theta, or a scaling. On one base in memory both
+            models would run under the adapter's, and the untuned one would not be what it is.
+    """
+    for name, folder in folders.items():
+        note = read_adapter_note(folder)
+        theta = (note.get("rope") or {}).get("theta")
+        if _scaling(note) != "none":
+            raise InputError(
+                f"{name}={folder} was tuned with rope_scaling {_scaling(note)}, and the untuned "
+                "model beside it has none; name an adapter of that scaling for both"
+            )
+        if theta is not None and own is not None and theta != own:
+            raise InputError(
+                f"{name}={folder} was tuned with rope_theta={theta:g}, and the untuned model "
+                f"beside it has {own:g}; name an adapter for both, or give "
+                f"model.rope_theta={theta:g} to have the untuned model run under it too"
             )
 
 

@@ -7,9 +7,14 @@ import pytest
 
 from sce.interventions.closed_book import SHIPPED, closed_book, is_right
 from sce.interventions.controls import HEADS, LAYER_MATCHED, UNIFORM, Condition
-from sce.interventions.curves import curves
-from sce.interventions.effects import NONE, Answers, accuracy, against, contrasts, rows, sets
-from sce.interventions.recovery import counter_examples, patch_rows, worse_than_random
+from sce.interventions.curves import curves, drawn_once, knockout_figure
+from sce.interventions.effects import BASELINE, Answers, accuracy, against, contrasts, rows, sets
+from sce.interventions.recovery import (
+    counter_examples,
+    patch_figure,
+    patch_rows,
+    worse_than_random,
+)
 
 IDS = ("a", "b", "c", "d")
 OUT, ONE, TWO, WIDE = (frozenset(h) for h in (set(), {(0, 0)}, {(1, 1)}, {(0, 0), (2, 0)}))
@@ -71,7 +76,7 @@ KNOWN = {heads: np.array([1.0, 1.0 if heads != WIDE else 0.0]) for heads in BY_S
 def test_rows_begin_with_no_ablation_and_carry_tests_and_what_is_known():
     table = rows(CONDITIONS, BY_SET, KNOWN, seed=0)
     assert [(r["kind"], r["k"], r["draw"]) for r in table] == [
-        (NONE, 0, None),
+        (BASELINE, 0, None),
         (HEADS, 1, None),
         (HEADS, 2, None),
         (UNIFORM, 1, 0),
@@ -223,3 +228,50 @@ def test_a_file_of_no_questions_is_refused(tokenizer, tmp_path, text, message):
     file.write_text(text)
     with pytest.raises(InputError, match=message):
         closed_book(tokenizer, file)
+
+
+def test_a_curve_averages_every_measure_over_its_draws():
+    first, second = TWO, frozenset({(2, 2)})
+    by_set = {**BY_SET, second: answers([1, 0, 0.5, 1], nll=(3.0, 4.0, 5.0, 8.0))}
+    known = {**KNOWN, first: np.array([1.0, 1.0]), second: np.array([0.0, 1.0])}
+    _, random = curves(CONDITIONS, by_set, known, seed=0)
+    assert random["answer_nll"] == [pytest.approx((10 / 8 + 20 / 8) / 2)]
+    assert random["closed_book"] == [0.75]
+    assert random["closed_book_n"] == 2
+
+
+def test_a_control_that_several_files_share_is_drawn_once():
+    other = [Condition("other", c.kind, c.heads, c.draw) for c in CONDITIONS]
+    found = curves([*CONDITIONS, *other], BY_SET, KNOWN, seed=0)
+    once = [(curve["name"], curve["kind"], shared) for curve, shared in drawn_once(found)]
+    assert once == [("copy", HEADS, False), ("copy", UNIFORM, True), ("other", HEADS, False)]
+    elsewhere = [*CONDITIONS, *other[:2], Condition("other", UNIFORM, ONE, 0)]
+    found = curves(elsewhere, BY_SET, KNOWN, seed=0)
+    assert [shared for _, shared in drawn_once(found)] == [False] * 4
+
+
+def test_a_figure_of_curves_has_every_size_as_a_plain_tick_evenly_spaced():
+    many = frozenset((3, head) for head in range(50))
+    conditions = [*CONDITIONS, Condition("copy", HEADS, many)]
+    by_set, known = {**BY_SET, many: BY_SET[WIDE]}, {**KNOWN, many: KNOWN[WIDE]}
+    before = rows(conditions, by_set, known, seed=0)[0]
+    found = curves(conditions, by_set, known, seed=0)
+    figure = knockout_figure(found, before, title="t")
+    for axis in figure.axes:
+        assert [tick.get_text() for tick in axis.get_xticklabels()] == ["0", "1", "2", "50"]
+        assert list(axis.get_xticks()) == [0, 1, 2, 3]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["copy", "heads", "random"]
+    # Both curves, and a dot for every draw.
+    lines = {tuple(line.get_ydata()) for line in figure.axes[0].lines}
+    assert {(0.875, 0.375, 0.0, 0.0), (0.875, 0.75), (0.875, 0.625)} <= lines
+
+
+def test_the_bars_of_patching_have_their_legend_outside():
+    figure = patch_figure({"forward": patch_rows(PATCHES, PATCHED, SOURCE, seed=0)}, title="t")
+    (axis,) = figure.axes
+    assert axis.get_legend() is None
+    assert [bar.get_height() for bar in axis.patches[:3]] == [0.5, 0.375, 0.875]
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert legend.get_window_extent().y1 <= axis.get_window_extent().y0

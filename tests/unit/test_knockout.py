@@ -352,3 +352,13 @@ def test_no_calibration_example_is_an_error():
         head_means(build("llama, grouped queries"), [])
     with pytest.raises(InputError, match="positions=some"):
         head_means(build("llama, grouped queries"), [], positions="some")
+
+
+def test_under_beam_search_every_beam_is_ablated():
+    model = build("llama, grouped queries")
+    options = {"max_new_tokens": 4, "num_beams": 3, "do_sample": False, "eos_token_id": None}
+    options |= {"attention_mask": torch.ones_like(IDS), "pad_token_id": 0}
+    with knockout(model, HEADS):
+        ablated = model.generate(input_ids=IDS, **options)
+    assert torch.equal(ablated, without(model, "zero").generate(input_ids=IDS, **options))
+    assert not torch.equal(ablated, model.generate(input_ids=IDS, **options))

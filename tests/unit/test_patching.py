@@ -15,7 +15,13 @@ from sce.decode import decode, prefix_cache
 from sce.errors import InputError
 from sce.interventions.patching import Side, patched
 from sce.interventions.select import all_heads
-from sce.model.adapters import UNTUNED, load_adapters, require_same_base, use_adapter
+from sce.model.adapters import (
+    UNTUNED,
+    load_adapters,
+    require_rope_of_base,
+    require_same_base,
+    use_adapter,
+)
 from sce.model.projections import head_outputs
 from test_knockout import LONG, SETTINGS, SHORT, build, example, num_hooks
 
@@ -326,12 +332,19 @@ def test_two_saved_adapters_load_on_one_base_and_give_what_each_gives_alone(tmp_
     [
         (({"weights_sha256": "a" * 64}, {"weights_sha256": "b" * 64}), "different weights"),
         (({"rope": {"theta": 1e4}}, {"rope": {"theta": 5e5}}), "different rope_theta"),
+        (({"rope": {"theta": 1e4}}, {"rope": {"theta": 1e4, "yarn": 4}}), "different rope_scaling"),
     ],
 )
 def test_adapters_of_different_bases_or_rope_are_refused(tmp_path, notes, message):
     folders = save_adapters(tmp_path, source=notes[0], target=notes[1])
     with pytest.raises(InputError, match=message):
         require_same_base(folders)
+
+
+def test_the_untuned_model_is_not_put_under_an_adapter_s_scaling(tmp_path):
+    folders = save_adapters(tmp_path, target={"rope": {"theta": 1e4, "was": 1e4, "linear": 2.0}})
+    with pytest.raises(InputError, match=r"rope_scaling .*, and the untuned model beside it"):
+        require_rope_of_base({"target": folders["target"]}, 1e4)
 
 
 def test_a_folder_without_an_adapter_is_refused(tmp_path):
@@ -341,3 +354,69 @@ def test_a_folder_without_an_adapter_is_refused(tmp_path):
         load_adapters(build("llama, grouped queries"), folders)
     with pytest.raises(InputError, match=r"no adapter_config.json"):
         require_same_base({"source": tmp_path})
+
+
+def generated(model: nn.Module, ids: torch.Tensor, **options) -> list[list[int]]:
+    found = model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=4,
+        eos_token_id=None,
+        pad_token_id=0,
+        **options,
+    )
+    return found[:, ids.shape[1] :].tolist()
+
+
+PROMPT = torch.tensor([[7, 9, 30, 44, 12, 60, 33]])
+
+
+def test_beam_search_is_refused_and_leaves_the_model_as_it_was():
+    model = two_adapters()
+    plain = generated(model, PROMPT, do_sample=False)
+    with (
+        patched(Side(model, "target"), Side(model, "source"), HEADS, from_column=6),
+        pytest.raises(InputError, match=r"beam search.* num_beams=1") as refused,
+    ):
+        generated(model, PROMPT, do_sample=False, num_beams=2)
+    assert "\n" not in str(refused.value)
+    assert num_hooks(model) == 0
+    use_adapter(model, "source")
+    assert generated(model, PROMPT, do_sample=False) == plain
+
+
+@torch.no_grad()
+def test_a_cache_that_was_patched_can_be_shuffled_again_afterwards():
+    model, cache = two_adapters(), DynamicCache()
+    ids = PROMPT.repeat(2, 1)
+    with patched(Side(model, "target"), Side(model, "source"), HEADS):
+        model(input_ids=ids, past_key_values=cache, use_cache=True)
+        with pytest.raises(InputError, match="beam search"):
+            cache.reorder_cache(torch.tensor([1, 0]))
+    before = cache.layers[0].keys.clone()
+    cache.reorder_cache(torch.tensor([1, 0]))
+    assert torch.equal(cache.layers[0].keys, before[[1, 0]])
+
+
+@torch.no_grad()
+def test_a_pass_of_other_rows_than_its_caches_is_refused():
+    model = two_adapters()
+    prefixes = prefix_cache(model, BATCH), prefix_cache(model, BATCH)
+    with (
+        patched(Side(model, "target"), Side(model, "source"), HEADS, prefixes=prefixes),
+        pytest.raises(InputError, match="a pass of 4 rows goes on from a cache of 2"),
+    ):
+        model(input_ids=torch.tensor([[44]] * 4), past_key_values=prefixes[0], use_cache=True)
+
+
+def test_assisted_decoding_and_sampling_are_patched_as_greedy_decoding_is():
+    model, assistant = two_adapters(), build("llama, grouped queries", seed=2)
+    with patched(Side(model, "target"), Side(model, "source"), HEADS, from_column=6):
+        greedy = generated(model, PROMPT, do_sample=False)
+        # What the assistant proposes is thrown away where it is wrong, and the cache cropped.
+        assert generated(model, PROMPT, do_sample=False, assistant_model=assistant) == greedy
+        assert generated(model, PROMPT, do_sample=True, top_k=1) == greedy
+        several = generated(model, PROMPT, do_sample=True, top_k=1, num_return_sequences=2)
+        assert several == greedy * 2
+    model.set_adapter("target")
+    assert generated(model, PROMPT, do_sample=False) != greedy

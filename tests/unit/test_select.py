@@ -146,7 +146,8 @@ def test_where_a_layer_has_too_few_left_the_nearest_is_taken_and_reported():
 
 def test_a_control_that_cannot_be_drawn_is_an_error():
     heads = frozenset((0, head) for head in range(4)) | {(1, 0), (1, 1), (1, 2)}
-    with pytest.raises(InputError, match="of 7 heads cannot be drawn: 5 of 12 are left"):
+    message = r"of 7 heads cannot be drawn: 5 of 12 are left .*\(layer 0 has 0 left of 4 wanted, "
+    with pytest.raises(InputError, match=message + "layer 1 has 1 left of 3 wanted"):
         random_heads(heads, SHAPE, seed=0, draw=0, layer_matched=False, avoid=heads)
 
 

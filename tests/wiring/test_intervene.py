@@ -2,16 +2,22 @@
 
 import csv
 import json
+import os
+import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import wandb
+from fake_wandb import FakeWandb
 
 from runs import configured
 from sce.errors import InputError
 from sce.intervene import intervene, main
 from sce.intervene_options import InterveneConfig
+from sce.interventions import answering
 from sce.model import build
 from sce.model.attention import Choice
 from sce.model.source import find
@@ -147,8 +153,7 @@ def test_every_ablation_changes_the_likelihood(run, scores, ablation, positions)
 
 
 def run_again(run, options, tmp_path):
-    for file in (tmp_path / "out").iterdir():
-        file.unlink()
+    shutil.rmtree(tmp_path / "out")
     return run(*options)
 
 
@@ -214,9 +219,8 @@ def first_prediction(run, options, tmp_path) -> str:
     from sce.metrics import normalize
 
     seen = []
-    module = sys.modules["sce.interventions.answering"]
     patch = pytest.MonkeyPatch()
-    patch.setattr(module, "is_right", lambda text, answers: bool(seen.append(text)))
+    patch.setattr(answering, "is_right", lambda text, answers: bool(seen.append(text)))
     run_again(run, options, tmp_path)
     patch.undo()
     words = [word for word in seen[0].split() if normalize(word)]
@@ -392,3 +396,282 @@ def test_the_defaults_in_yaml_mirror_those_in_the_code():
     given = configured("intervene", InterveneConfig, ["heads.list=[0-1]"])
     coded = InterveneConfig(heads=given.heads)
     assert given == coded
+
+
+# -- who, where and over what, by other means than the command's own -----------------------------
+
+MUTED = {(1, 2), (1, 3)}
+"""The heads of one key-value head, which an adapter can silence exactly."""
+
+
+@pytest.fixture(scope="module")
+def mute(source, tmp_path_factory):
+    """An adapter that takes the values of MUTED away, and changes nothing else."""
+    folder = tmp_path_factory.mktemp("mute")
+    model = build.load_model(source, ModelOptions(dtype="float32"), Choice("sdpa", "test"))
+    model = build.add_lora(model, LoraOptions(r=16))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.zero_()
+        values = model.base_model.model.model.layers[1].self_attn.v_proj
+        values.lora_A["default"].weight[:] = values.base_layer.weight[16:32]
+        values.lora_B["default"].weight[16:32] = -torch.eye(16) / values.scaling["default"]
+    build.save_adapter(model, folder)
+    write_json(folder / "sce.json", {"weights_sha256": source.sha256, "rope": {"theta": 10_000.0}})
+    return folder
+
+
+def nll_of(per_example) -> list[float]:
+    return list(per_example["answer_nll"].values())
+
+
+def test_patching_from_an_adapter_without_heads_is_knocking_them_out(
+    run, write_scores, mute, tmp_path
+):
+    file = write_scores("muted", dict.fromkeys(MUTED, 0.9))
+    patch = ["method=patch", f"source={mute}", f"sets=[{file}]", "direction=both"]
+    patched, _ = run(*patch)
+    knock = [f"heads.file={file}", "heads.tau=0.1", "num_controls=0", "closed_book=null"]
+    knocked_out, _ = run_again(run, knock, tmp_path)
+    without = nll_of(knocked_out["sets"][0]["per_example"])
+    forward, reverse = (patched["directions"][way] for way in ("forward", "reverse"))
+    # Forward: the untuned model is patched, and loses the heads as in the knockout.
+    assert nll_of(forward["original"]) == pytest.approx(
+        nll_of(knocked_out["no_ablation"]), rel=1e-4
+    )
+    assert nll_of(forward["sets"][0]["per_example"]) == pytest.approx(without, rel=1e-4)
+    # Reverse: the muted model is patched, whose context was read without them.
+    assert nll_of(reverse["original"]) == nll_of(forward["source"])
+    assert nll_of(reverse["original"]) != pytest.approx(nll_of(forward["original"]), rel=1e-2)
+    assert nll_of(reverse["sets"][0]["per_example"]) != pytest.approx(without, rel=1e-2)
+
+
+def config_of(*overrides: str):
+    return configured("intervene", InterveneConfig, [*TINY, *overrides])
+
+
+@torch.no_grad()
+def by_hand(source, overrides, heads, ablation, positions):
+    """Answer NLL of every validation example without cache, batch or padding, and head means."""
+    from sce.assemble import assemble
+
+    config = config_of(*overrides)
+    parts = assemble(config, ["val", config.calibration], on_gpu=False)
+    model = build.load_model(parts.source, config.model, parts.attention).eval()
+    outputs = [layer.self_attn.o_proj for layer in model.model.layers]
+
+    def forward(one, hook):
+        ids = torch.tensor([[*one.prompt_ids.tolist(), *one.target_ids.tolist()]])
+        first = len(one.prompt_ids) - 1 if positions == "answer" else 0
+        handles = [
+            o.register_forward_pre_hook(lambda m, a, n=n: hook(n, a[0], first))
+            for n, o in enumerate(outputs)
+        ]
+        logits = model(input_ids=ids, use_cache=False).logits[0, len(one.prompt_ids) - 1 :]
+        for handle in handles:
+            handle.remove()
+        labels = torch.tensor([*one.target_ids.tolist(), one.end_id])
+        return float(torch.nn.functional.cross_entropy(logits, labels))
+
+    seen = {n: [] for n in range(len(outputs))}
+    for one in parts.splits[config.calibration].encoded:
+        forward(one, lambda n, x, first: seen[n].append(x[0, first:].clone()))
+    means = {n: torch.cat(rows).double().mean(dim=0).float() for n, rows in seen.items()}
+
+    def ablate(n, x, first):
+        x = x.clone()
+        for head in (h for at, h in heads if at == n):
+            own = slice(16 * head, 16 * head + 16)
+            x[0, first:, own] = means[n][own] if ablation == "mean" else 0
+        return (x,)
+
+    return {one.id: forward(one, ablate) for one in parts.splits["val"].encoded}
+
+
+@pytest.mark.parametrize(
+    ("ablation", "positions", "calibration"),
+    [
+        ("zero", "answer", "reference"),
+        ("mean", "answer", "reference"),
+        ("mean", "all", "reference"),
+        ("mean", "answer", "train"),
+    ],
+)
+def test_an_ablation_is_what_it_is_by_hand(
+    run, scores, source, peaky_folder, ablation, positions, calibration
+):
+    """The same columns, and means over the calibration split at the positions ablated."""
+    options = [f"ablation={ablation}", f"positions={positions}", f"calibration={calibration}"]
+    options += [f"heads.file={scores}", "heads.k=[3]", "num_controls=0", "closed_book=null"]
+    result, _ = run(*options)
+    heads = [(0, 0), (1, 2), (2, 3)]
+    model = f"model.name_or_path={peaky_folder}"
+    expected = by_hand(source, [model, *options], heads, ablation, positions)
+    found = result["sets"][0]["per_example"]["answer_nll"]
+    assert found == pytest.approx(expected, rel=1e-3)
+    assert found != pytest.approx(result["no_ablation"]["answer_nll"], rel=1e-2)
+
+
+def test_a_curve_of_controls_is_the_mean_of_its_draws(run, scores, tmp_path):
+    file = tmp_path / "known.jsonl"
+    question = {"id": "q0", "question": "what", "answers": ["a"]}
+    file.write_text(json.dumps(question) + "\n")
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        # Right without ablation, and with every second set after it.
+        patch.setattr(answering, "is_right", lambda *a: not seen.append(a) and len(seen) % 2 == 1)
+        result, _ = run(f"heads.file={scores}", "heads.k=[1,3]", f"closed_book={file}")
+    for curve in (c for c in result["curves"] if c["kind"] != "heads"):
+        for index, k in enumerate(curve["k"]):
+            of_k = (curve["name"], curve["kind"], k)
+            draws = [r for r in result["rows"] if (r["name"], r["kind"], r["k"]) == of_k]
+            assert len(draws) == 2
+            assert curve["draws"][index] == [row["f1"] for row in draws]
+            for name in ("f1", "answer_nll", "closed_book"):
+                mean = sum(row[name] for row in draws) / 2
+                assert curve[name][index] == pytest.approx(mean), (of_k, name)
+            assert draws[0]["answer_nll"] != pytest.approx(draws[1]["answer_nll"], rel=1e-4)
+            assert {row["closed_book"] for row in draws} == {0, 1}
+
+
+def test_what_is_known_is_asked_in_the_batches_in_which_it_was_found_known(
+    run, scores, tmp_path, monkeypatch
+):
+    """Answers that hang on who else is in the batch, as rounding makes them, stay the same."""
+    file = tmp_path / "known.jsonl"
+    rows = [{"id": f"q{n}", "question": "what " * (n + 1), "answers": ["red"]} for n in range(6)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plain = answering.decode
+
+    def decode(model, batch, settings, prefix=None):
+        ids = {e.id for e in batch.examples}
+        for outcome in plain(model, batch, settings, prefix):
+            right = "q0" in ids and outcome.example.id != "q0"
+            answer = tuple(outcome.example.target_ids.tolist()) if right else ()
+            closed = outcome.example.task == "closed_book"
+            yield replace(outcome, answer_ids=answer) if closed else outcome
+
+    monkeypatch.setattr(answering, "decode", decode)
+    result, _ = run(f"heads.file={scores}", "heads.k=[1]", "num_controls=1", f"closed_book={file}")
+    assert result["closed_book"] == {"num_asked": 6, "num_right": 2, "ids": ["q1", "q2"]}
+    assert [row["closed_book"] for row in result["rows"]] == [1] * 4
+
+
+# -- RoPE, controls, W&B -------------------------------------------------------------------------
+
+
+def with_theta(folder, source, to, theta):
+    to.mkdir()
+    for file in folder.iterdir():
+        (to / file.name).write_bytes(file.read_bytes())
+    write_json(to / "sce.json", {"weights_sha256": source.sha256, "rope": {"theta": theta}})
+    return to
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_the_untuned_model_beside_an_adapter_of_another_theta_is_refused(
+    run, adapters, source, scores, tmp_path, side
+):
+    folder = with_theta(adapters["real"], source, tmp_path / "rope", 5e5)
+    options = ["method=patch", f"{side}={folder}", "sets=[all]"]
+    match = rf"{side}=.*rope_theta=500000, and the untuned model beside it has 10000; .*"
+    with pytest.raises(InputError, match=match) as refused:
+        run(*options)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_with_the_theta_given_the_untuned_model_runs_under_it_too(run, adapters, source, tmp_path):
+    folder = with_theta(adapters["real"], source, tmp_path / "rope", 5e5)
+    theta = "model.rope_theta=500000"
+    result, _ = run("method=patch", f"target={folder}", "sets=[all]", theta)
+    assert result["directions"]["forward"]["rows"][1]["k"] == 12
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["heads.list=[0-0,0-1,0-2,0-3,1-0,1-1,1-2]"],
+            r"layer 0 has 0 left of 4 wanted, layer 1 has 1 left of 3 wanted\); take fewer heads: "
+            r"fewer heads in heads.list= \(6 heads at most\), or num_controls=0",
+        ),
+        (["heads.file={many}", "heads.k=[2,7]"], r"heads.k= \(6 heads at most\), or num"),
+        (
+            ["heads.file={many}", "heads.tau=0.1"],
+            r"higher heads.tau= \(6 heads at most\), or num",
+        ),
+        (
+            ["method=patch", "target={real}", "sets=[{many},random]"],
+            r"a higher heads.tau= \(6 heads at most\), or leave random out of sets=",
+        ),
+        (
+            ["method=patch", "target={real}", "sets=[{many},random,all]", "num_controls=0"],
+            r"num_controls=0 draws no random heads, but sets= holds random; say sets=\[.*,all\]",
+        ),
+    ],
+)
+def test_an_error_about_controls_says_where_and_what_to_type_instead(
+    run, write_scores, adapters, overrides, message
+):
+    best = {(layer, head): 0.5 for layer in range(3) for head in range(4)}
+    many = write_scores("many", dict(list(best.items())[:7]))
+    with pytest.raises(InputError, match=message):
+        run(*[text.format(many=many, real=adapters["real"]) for text in overrides])
+
+
+def test_controls_of_neighbouring_layers_are_named_by_layer_and_number(run, tmp_path):
+    options = ["heads.list=[1-0,1-1,1-2]", "closed_book=null"]
+    result, _ = run(*options)
+    (warning,) = [line for line in result["warnings"] if "neighbouring" in line]
+    assert "2 layer-matched controls" in warning and "layer 1 (2)" in warning
+    assert "heads.list=" in warning
+    result, _ = run_again(run, [*options, "num_controls=0"], tmp_path)
+    assert [row["kind"] for row in result["rows"]] == ["none", "heads"]
+    assert not [line for line in result["warnings"] if "neighbouring" in line]
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    """A W&B server, and no settings or keys but the test's own."""
+    for name in os.environ:
+        if name.startswith(("WANDB_", "SLURM_")) or name.endswith(("RANK", "_proxy", "_PROXY")):
+            monkeypatch.delenv(name)
+    for name in ("HOME", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    wandb.teardown()
+    with FakeWandb() as fake:
+        monkeypatch.setenv("WANDB_BASE_URL", fake.url)
+        monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+        yield fake
+    wandb.teardown()
+
+
+def test_every_point_that_is_logged_has_n_and_the_bounds_of_its_interval(
+    run, scores, server, adapters, tmp_path
+):
+    options = ["heads.k=[1,2]", "logger=wandb", "closed_book=null", "num_controls=1"]
+    result, _ = run(f"heads.file={scores}", *options)
+    rows = [row for row in server.history if "intervene/k" in row]
+    assert [row["intervene/k"] for row in rows] == [0, 1, 2]
+    for curve in result["curves"]:
+        stem = f"intervene/{curve['name']}/{curve['kind']}"
+        for index, row in enumerate(rows[1:]):
+            assert row[f"{stem}/n"] == 5
+            for name in ("f1", "answer_nll"):
+                for end in ("", "_low", "_high"):
+                    assert row[f"{stem}/{name}{end}"] == curve[f"{name}{end}"][index]
+        for name in ("f1_low", "f1_high", "answer_nll_low", "answer_nll_high"):
+            assert rows[0][f"{stem}/{name}"] == result["rows"][0][name]
+        assert rows[0][f"{stem}/n"] == 5
+    server.history.clear()
+    patch = ["method=patch", f"target={adapters['real']}", "sets=[all]", "logger=wandb"]
+    result, _ = run_again(run, patch, tmp_path)
+    (row,) = [row for row in server.history if any("forward" in name for name in row)]
+    patched = result["directions"]["forward"]["rows"][1]
+    for name in ("n", "f1", "f1_low", "f1_high", "answer_nll_low", "answer_nll_high"):
+        assert row[f"intervene/forward/all/heads-0/{name}"] == patched[name]
