@@ -103,6 +103,9 @@ class DataOptions:
     on_overlap: str = "error"
     """What happens to questions, documents or needles that two splits' own files share: `error`, or
     `drop` them from training (then from validation), counted."""
+    questions_per_context: int = 1
+    """Questions asked of one training context, each seeing it and itself; batch.train counts
+    contexts."""
     num_train: int | None = None
     """Training examples; None: as many as the real split has, whatever the cell (matched sizes)."""
     num_val: int | None = 24
@@ -134,6 +137,7 @@ class DataOptions:
             for concept, context in self.cells(split):
                 check_cell(f"data.{split}", self.task, concept, context)
         self._check_that_all_count()
+        self._check_sharing()
 
     def _check_numbers(self) -> None:
         whole = isinstance(self.num_documents, int) and not isinstance(self.num_documents, bool)
@@ -142,7 +146,7 @@ class DataOptions:
             f"data.num_documents must be auto, null or a number, got {self.num_documents}",
         )
         counts = ("num_documents", "context_tokens", "num_train", "num_val", "num_reference")
-        for name in (*counts, "num_workers"):
+        for name in (*counts, "num_workers", "questions_per_context"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"data.{name} must be >= 1, got {value}")
         require(self.eval_seed >= 0, f"data.eval_seed must be >= 0, got {self.eval_seed}")
@@ -179,6 +183,30 @@ class DataOptions:
             self.writer == "grammar" or any(c == "high" for c, _ in self.cells("train")),
             "data.writer=llm changes nothing without data.concept=high",
         )
+
+    def _check_sharing(self) -> None:
+        """Refuse contexts that so many questions cannot share."""
+        count = self.questions_per_context
+        if count == 1:
+            return
+        name = f"data.questions_per_context={count}"
+        require(self.task != "needle", f"{name}: data=needle asks one question of a text")
+        require(
+            self.num_documents is None or self.num_documents >= count,
+            f"{name} needs a document for each; data.num_documents={self.num_documents}",
+        )
+        require(
+            self.num_train is None or self.num_train % count == 0,
+            f"data.num_train={self.num_train} is no multiple of {name}",
+        )
+        require(
+            ("low_entity", "real") not in self.cells("train"),
+            f"{name}: low_entity in a real context renames what one question asks about for all",
+        )
+
+    def together(self, split: str) -> int:
+        """Examples of a split that share one context: several in training alone."""
+        return self.questions_per_context if split == "train" else 1
 
     @property
     def depths(self) -> tuple[float, ...] | None:

@@ -204,6 +204,8 @@ def _content(plan: Plan, recipe: Recipe, encoder: Encoder) -> dict[str, Any]:
     for name in ("num_reference", "on_bad_row", "built", "haystack", "written"):
         options.pop(name)
     train = recipe.split == "train"
+    if recipe.together == 1:
+        options.pop("questions_per_context")
     if not train:
         options.pop("mix")
         options.pop("writer")

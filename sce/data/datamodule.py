@@ -5,7 +5,7 @@ from torch.utils.data import DataLoader
 
 from sce.data.build import build_missing, open_splits
 from sce.data.encode import Encoder
-from sce.data.loader import ResumableLoader, eval_loader, train_loader
+from sce.data.loader import Contexts, ResumableLoader, eval_loader, train_loader
 from sce.data.plan import Plan
 from sce.data.table import Split
 from sce.errors import InputError
@@ -42,14 +42,16 @@ class SplitsDataModule(L.LightningDataModule):
         """
         world_size, rank = self._ranks()
         accumulate = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
-        encoded = self.splits["train"].encoded
-        if len(encoded) < self.batch.train * accumulate * world_size:
+        encoded, together = self.splits["train"].encoded, self.plan.recipes["train"].together
+        items = encoded if together == 1 else Contexts(encoded, together)
+        kind = "examples" if together == 1 else "contexts"
+        if len(items) < self.batch.train * accumulate * world_size:
             raise InputError(
-                f"data.train has {len(encoded)} examples, fewer than one optimiser step takes: "
+                f"data.train has {len(items)} {kind}, fewer than one optimiser step takes: "
                 f"batch.train={self.batch.train} x {accumulate} batches x {world_size} devices"
             )
         return train_loader(
-            encoded,
+            items,
             batch_size=self.batch.train,
             seed=self.seed,
             accumulate=accumulate,

@@ -6,7 +6,7 @@ from typing import Any, cast
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from sce.data.batch import Batch, collate, deal_batches
+from sce.data.batch import Batch, collate, collate_shared, deal_batches
 from sce.data.encode import Encoded
 
 
@@ -72,6 +72,20 @@ class ResumableLoader(DataLoader):
         self._resume_at = state["batches"] % len(self)
 
 
+class Contexts(Dataset[list[Encoded]]):
+    """Examples that share a context, as one item."""
+
+    def __init__(self, encoded: Sequence[Encoded], together: int) -> None:
+        self._encoded, self._together = encoded, together
+
+    def __len__(self) -> int:
+        return len(self._encoded) // self._together
+
+    def __getitem__(self, item: int) -> list[Encoded]:
+        first = item * self._together
+        return [self._encoded[first + n] for n in range(self._together)]
+
+
 class _Batches(Dataset[Batch]):
     """Evaluation batches of fixed composition."""
 
@@ -87,7 +101,7 @@ class _Batches(Dataset[Batch]):
 
 
 def train_loader(
-    encoded: Sequence[Encoded],
+    encoded: Sequence[Encoded] | Contexts,
     *,
     batch_size: int,
     seed: int,
@@ -103,7 +117,7 @@ def train_loader(
         sampler=EpochSampler(
             len(encoded), seed, step_size=step_size, rank=rank, world_size=world_size
         ),
-        collate_fn=collate,
+        collate_fn=collate_shared if isinstance(encoded, Contexts) else collate,
         drop_last=True,
         generator=torch.Generator().manual_seed(seed),
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sce.data import needle
+from sce.data.cell import CellRecipe, Layout, Questions, make_rng
 from sce.data.compose import Limits
 from sce.data.encode import Encoder
 from sce.data.example import Document, Example
@@ -16,7 +17,7 @@ from sce.data.haystacks import haystack
 from sce.data.mdqa import is_limited_to
 from sce.data.pools import Pool, RealPool, WrittenPool
 from sce.data.questions import real_questions, sample_text, uses_real, written_questions
-from sce.data.recipe import CellRecipe, Layout, Part, Questions, Recipe, make_rng
+from sce.data.recipe import Part, Recipe
 from sce.data.sources import Source
 from sce.data.splits import (
     Overlap,
@@ -24,6 +25,7 @@ from sce.data.splits import (
     gold_documents,
     take_out_foreign,
 )
+from sce.data.together import Fit
 from sce.data_options import SPLITS, DataOptions
 from sce.errors import InputError
 
@@ -115,25 +117,34 @@ class _Planner:
         return Recipe(
             split,
             options.cell(split),
-            [Part(p.example, id(p.questions)) for p in parts],
+            [Part(p.examples, id(p.questions)) for p in parts],
             weights,
             seed,
             count,
+            options.together(split),
         )
 
     def _count(self, split: str, parts: Sequence[CellRecipe], weights: Sequence[float]) -> int:
         """Examples of a split: as many as asked for or as it has, if its sources suffice."""
         wanted = getattr(self.options, f"num_{split}")
+        together = self.options.together(split)
         needs: dict[int, tuple[float, int]] = {}  # source -> share of the examples, size
         for part, weight in zip(parts, weights, strict=True):
             for source in (part.questions, part.written):
                 if source is not None:
                     share, _ = needs.get(id(source), (0.0, 0))
-                    needs[id(source)] = (share + weight / sum(weights), len(source))
-        most = min((int(size / share) for share, size in needs.values()), default=None)
+                    contexts = len(source) // together
+                    needs[id(source)] = (share + weight / sum(weights), contexts)
+        most = min((int(size / share) * together for share, size in needs.values()), default=None)
         if wanted is None:
-            count = len(self.questions[split])
-            return count if most is None else min(count, most)
+            count = len(self.questions[split]) // together * together
+            count = count if most is None else min(count, most)
+            if not count:
+                raise InputError(
+                    f"data.questions_per_context={together}: data.{split} has too few questions "
+                    "that fit one context; lower it"
+                )
+            return count
         if most is not None and wanted > most:
             if split == "train":
                 raise InputError(
@@ -162,11 +173,15 @@ class _Planner:
             pool=self._pool(split, context, seed, written),
             questions=questions,
             written=None if written is None else self._shuffled(written, seed),
+            together=options.together(split),
         )
 
     def _shuffled(self, written: Sequence[Example], seed: int) -> Sequence[Example]:
         if self._written is None:
             order = make_rng(seed, 0, "written order").permutation(len(written)).tolist()
+            together = self.options.together("train")
+            if together > 1:
+                order = Fit(together).grouped(written, order)
             self._written = [written[index] for index in order]
         return self._written
 
@@ -185,8 +200,21 @@ class _Planner:
                 raise InputError(
                     f"data.limited={wanted}: no question of data.{split} asks {wanted}"
                 )
-        self._orders[key] = Questions(examples, order)
+        self._orders[key] = Questions(examples, self._grouped(split, order))
         return self._orders[key]
+
+    def _grouped(self, split: str, order: list[int]) -> list[int]:
+        """Questions that fit together after one another, whichever of the split's cells asks."""
+        options = self.options
+        if options.together(split) == 1:
+            return order
+        in_real = [concept for concept, context in options.cells(split) if context == "real"]
+        fit = Fit(
+            options.together(split),
+            one_haystack=options.task == "summhay" and bool(in_real),
+            own_hosts=bool(set(in_real) - {"real", "limited"}),
+        )
+        return fit.grouped(self.questions[split], order)
 
     def _pool(
         self, split: str, context: str, seed: int, written: Sequence[Example] | None
@@ -220,7 +248,7 @@ class _Planner:
         count = len(grid) if wanted is None else wanted
         if split != "train":
             count = min(count, max(len(grid), len(self.questions[split])))
-        part = Part(lambda index, _: grid.example(index), 0)
+        part = Part(lambda index, _: [grid.example(index)], 0)
         return Recipe(split, ("real", "real"), [part], (1.0,), seed, count)
 
 

@@ -1,12 +1,14 @@
 """How the model attends: the one door to the kernels, and masks that are never written out.
 
 Every backend is registered with transformers under `sce_<backend>`, so the stock model calls the
-function here for every layer. It hands on to the fused kernel, and it does two things besides:
+function here for every layer. It hands on to the fused kernel, and it does three things besides:
 
 - Masks are told, not made. transformers would build a [queries, keys] tensor as soon as a batch is
   padded or a window is shorter than the context. Here the mask is a `CausalRows`
   (sce.model.masks), which yields the rows that are asked for: padded examples are sliced instead
   of masked, windows go chunk by chunk.
+- Questions that share a context (`suffixes`, sce.data.batch) are kept apart: the context goes
+  through the kernel, and the rows of all questions over the context and their own keys.
 - A single query row (a decoding step) is computed explicitly, grouped by key-value head: its logits
   are then at hand for the probe (sce.model.capture) at no extra reading of the cache.
 
@@ -30,9 +32,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_flash_attention_utils import _flash_attention_forward
 
+from sce.data.batch import Suffixes
 from sce.errors import InputError
 from sce.model.masks import CausalRows, tell_rows
 from sce.model.rows import How, attend, mix, row_logits, row_weights
+from sce.model.suffixes import SuffixRows, attend_suffixes, check_suffixes
 
 # Backend -> the name it is registered under. Without "flash" in it (transformers takes such names
 # for kernels that it has to load itself) and without "sdpa" (it refuses such names for models that
@@ -110,6 +114,10 @@ def attention(  # noqa: PLR0913 - the signature is transformers'
 ) -> tuple[Float[Tensor, "batch queries heads value_dim"], Tensor | None]:
     """Transformers' attention interface, for every backend; see the module's docstring."""
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    suffixes: Suffixes | None = kwargs.pop("suffixes", None)
+    if suffixes is not None:
+        check_suffixes(module, attention_mask, suffixes)
+        kwargs["position_ids"] = None  # flash-attn would take positions that begin anew for packing
     kernel = partial(_kernel(backend, module), module, scaling=scale, dropout=dropout, **kwargs)
     probe = getattr(module, "sce_probe", None)
     if not isinstance(attention_mask, CausalRows):
@@ -126,14 +134,38 @@ def attention(  # noqa: PLR0913 - the signature is transformers'
         return _single(module, query, key, value, attention_mask, how), None
     if probe is not None:
         probe.recompute(module, query, key, value, attention_mask, how)
+    if suffixes is None:
+        return _by_backend(backend, kernel, (query, key, value), attention_mask, how)
+    told, first = SuffixRows.of(attention_mask, suffixes), suffixes.num_context
+    context = (query[:, :, :first], key[:, :, :first], value[:, :, :first])
+    output, _ = _by_backend(backend, kernel, context, told.context, how)
+    rest = _suffix_rows((query[:, :, first:], key, value), told, how, dropout)
+    return torch.cat([output, rest], dim=1), None
+
+
+def _suffix_rows(
+    qkv: tuple[Tensor, Tensor, Tensor], told: SuffixRows, how: How, dropout: float
+) -> Float[Tensor, "batch rows heads value_dim"]:
+    explicit = None if how[1:] == (None, None) else partial(_explicit, *qkv, how)
+    return attend_suffixes(qkv, told, explicit, how[0], dropout)
+
+
+def _by_backend(
+    backend: str,
+    kernel: Kernel,
+    qkv: tuple[Tensor, Tensor, Tensor],
+    mask: CausalRows,
+    how: How,
+) -> tuple[Float[Tensor, "batch queries heads value_dim"], Tensor | None]:
+    query, key, value = qkv
     if backend == "eager":
-        return kernel(query, key, value, _additive(attention_mask, query.dtype))
+        return kernel(query, key, value, _additive(mask, query.dtype))
     if backend != "sdpa":
-        return kernel(query, key, value, attention_mask.padding)
+        return kernel(query, key, value, mask.padding)
     if how[1:] != (None, None):  # SDPA has neither caps nor sinks
         rows = partial(_explicit, query, key, value, how)
-        return _by_chunks(rows, attention_mask), None
-    return _without_dense_mask(kernel, query, key, value, attention_mask), None
+        return _by_chunks(rows, mask), None
+    return _without_dense_mask(kernel, query, key, value, mask), None
 
 
 def _single(
@@ -167,6 +199,9 @@ def _without_dense_mask(
     outputs = []
     for index, (start, end) in enumerate(ranges):
         here = slice(index, index + 1)
+        if start == end:  # nothing but padding, in a chunk of a longer prompt
+            outputs.append(v.new_zeros(1, mask.num_queries, q.shape[1], v.shape[-1]))
+            continue
         part = [tensor[here, :, start:end] for tensor in (q, k, v)]
         output = kernel(*part, None, is_causal=True)[0]
         outputs.append(nn.functional.pad(output, (0, 0, 0, 0, start, mask.num_queries - end)))

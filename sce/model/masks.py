@@ -7,6 +7,7 @@ sce.model.attention asks that for the rows it needs.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -52,6 +53,11 @@ class CausalRows:
         shift = self.query_offset - self.key_offset
         low = 0 if self.window is None else max(0, first + shift - self.window + 1)
         return low, min(self.num_keys, last + shift)
+
+    @cached_property
+    def derived(self) -> dict[int, Any]:
+        """What was made of this mask, for the layers that share it, by the id of what for."""
+        return {}
 
     @cached_property
     def last_row_bias(self) -> Float[Tensor, "batch 1 1 keys"] | None:
