@@ -1,4 +1,4 @@
-"""The adapter in PEFT's own format, after every validation."""
+"""What was trained, after every validation: an adapter in PEFT's own format, or tuned weights."""
 
 import shutil
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-from sce.model.build import is_adapted, save_adapter
+from sce.model.build import save_adapter
 from sce.model.weights import weights_sha256
 from sce.module import SceModule
 from sce.records import write_json
@@ -16,6 +16,7 @@ from sce.records import write_json
 class AdapterExport(Callback):
     """Writes adapter/: weights and config for `PeftModel.from_pretrained`, sce.json beside them.
 
+    With lora=none it is tuned_weights.safetensors and sce.json, which `adapter=` takes likewise.
     sce.json holds what PEFT does not: the RoPE change, the base model's identity, data, step and
     the figures of that validation. The folder is replaced as a whole, so it always loads.
     """
@@ -24,7 +25,7 @@ class AdapterExport(Callback):
         """Export; every rank takes part in gathering, rank 0 writes."""
         assert isinstance(pl_module, SceModule)
         model, facts = pl_module.model, pl_module.facts
-        if pl_module.global_step == 0 or not is_adapted(model):
+        if pl_module.global_step == 0:
             return
         state: dict[str, Any] | None = None
         if torch.distributed.is_initialized():

@@ -13,7 +13,8 @@ from torch import nn
 
 from sce.data.batch import Batch
 from sce.data.datamodule import REFERENCE
-from sce.model.build import base_of, head_shape
+from sce.errors import InputError
+from sce.model.flops import FlopCounter, spans
 from sce.module import SceModule
 
 
@@ -21,11 +22,14 @@ class Throughput(Callback):
     """Real tokens a second on each device (no padding), MFU on a GPU, peak memory, scoring's price.
 
     The clock runs while training batches run; validation, its callbacks and checkpoints stop it.
+    MFU counts what training needs; what is recomputed to save memory counts in HFU alone.
     """
 
     def __init__(self) -> None:
         self._tokens, self._seconds, self._started = 0, 0.0, 0.0
-        self._flops = 0.0
+        self._counter: FlopCounter | None = None
+        self._countable = True
+        self._needed, self._recomputed = 0.0, 0.0
         self._validation, self._scoring, self._batch_started = 0.0, 0.0, 0.0
 
     def on_train_batch_start(
@@ -42,16 +46,30 @@ class Throughput(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Count real tokens."""
+        """Count real tokens, and what they took."""
         assert isinstance(pl_module, SceModule)
         self._tokens += batch.num_tokens
-        if _peak_flops(pl_module) is not None:
-            lengths = [example.num_tokens for example in batch.examples]
-            self._flops += training_flops(pl_module.model, lengths)
+        self._count(pl_module, batch)
         self._seconds += time.perf_counter() - self._started
 
+    def _count(self, pl_module: SceModule, batch: Batch) -> None:
+        """Add a batch's operations up, where the architecture's can be told."""
+        if self._counter is None and self._countable:
+            try:
+                self._counter = FlopCounter(pl_module.model)
+            except InputError:  # no output projection by a known name
+                self._countable = False
+        if self._counter is not None:
+            flops = self._counter.of(spans(batch))
+            self._needed += flops.needed
+            self._recomputed += flops.recomputed
+
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the validation's clock."""
+        """Start the validation's clock, once the device has done what training asked of it."""
+        if pl_module.device.type == "cuda":
+            started = time.perf_counter()
+            torch.cuda.synchronize(pl_module.device)
+            self._seconds += time.perf_counter() - started
         self._validation = -time.perf_counter()
         self._scoring = 0.0
 
@@ -89,32 +107,26 @@ class Throughput(Callback):
         }
         if self._tokens:
             metrics["perf/tokens_per_s_per_device"] = self._tokens / self._seconds
-            peak = _peak_flops(pl_module)
-            if peak is not None:
-                metrics["perf/mfu"] = self._flops / self._seconds / peak
+            metrics |= self._utilisation(_peak_flops(pl_module))
         metrics["perf/peak_memory_gib"] = _peak_memory_gib()
         pl_module.hand_on(metrics)
-        self._tokens, self._seconds, self._flops = 0, 0.0, 0.0
+        self._tokens, self._seconds = 0, 0.0
+        self._needed, self._recomputed = 0.0, 0.0
+
+    def _utilisation(self, peak: float | None) -> dict[str, float | None]:
+        done = self._needed + self._recomputed
+        if not done:
+            return {}
+        found: dict[str, float | None] = {"perf/recomputed_share": self._recomputed / done}
+        if peak is not None:
+            found["perf/mfu"] = self._needed / self._seconds / peak
+            found["perf/hfu"] = done / self._seconds / peak
+        return found
 
 
 def training_flops(model: nn.Module, lengths: Sequence[int]) -> float:
-    """Floating-point operations of one training pass over examples of these lengths.
-
-    2 a weight and token forward; backward 2 for the activations' gradients and, for trained weights
-    only, 2 for their own. Causal attention adds 2 products of S x S / 2 a head forward and twice
-    that backward. Embeddings, and lm_head on its few rows, are left out, recomputation too.
-    """
-    base = base_of(model)
-    embeddings = {id(p) for p in base.get_input_embeddings().parameters()}
-    output = base.get_output_embeddings()
-    embeddings |= {id(p) for p in output.parameters()} if output is not None else set()
-    weights = [p for p in model.parameters() if p.ndim == 2 and id(p) not in embeddings]
-    per_token = sum(p.numel() * (6 if p.requires_grad else 4) for p in weights)
-    config = base.config.get_text_config()
-    layers, heads = head_shape(model)
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    squares = sum(length**2 for length in lengths)
-    return float(per_token * sum(lengths) + 6 * layers * heads * head_dim * squares)
+    """Operations that one training pass over examples of these lengths needs (sce.model.flops)."""
+    return FlopCounter(model).of([(length, 0) for length in lengths]).needed
 
 
 def _peak_flops(pl_module: LightningModule) -> float | None:

@@ -1,5 +1,6 @@
 """From a typed config to what training and scoring share: model source, data, settings."""
 
+import math
 import platform
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from sce.decode import DecodeSettings
 from sce.errors import InputError
 from sce.heads import SCORERS
 from sce.heads.trace import canonical_ids
-from sce.model import attention, build, rope
+from sce.model import attention, build, extras, rope
 from sce.model.source import Source, find, load_config, load_tokenizer
 from sce.options import LoraOptions
 from sce.records import RunFacts
@@ -47,13 +48,40 @@ class Parts:
 
     @cached_property
     def built(self) -> tuple[dict[str, Split], Overlap]:
-        """The planned splits, built where they never were, and what was compared between them."""
-        return open_splits(build_missing(self.plan, self.encoder))
+        """The planned splits, built where they never were, and what was compared between them.
+
+        Raises:
+            InputError: prompts that the model has no positions for.
+        """
+        built = open_splits(build_missing(self.plan, self.encoder))
+        self._require_positions(max(split.max_prompt_tokens for split in built[0].values()))
+        return built
 
     @property
     def splits(self) -> dict[str, Split]:
         """The planned splits, mapped into memory."""
         return self.built[0]
+
+    def _require_positions(self, longest: int) -> None:
+        """Refuse prompts longer than what the model was made for, unless its RoPE is changed."""
+        options, limit = self.config.model, self.max_positions
+        if limit is None or options.rope_theta not in (None, self.own_rope_theta):
+            return
+        if options.scaling is not None:
+            limit = rope.positions(limit, options.scaling)
+        if longest <= limit:
+            return
+        advice = "lower data.context_tokens or data.num_documents"
+        if self.own_rope_theta is not None:
+            factor = math.ceil(longest / (self.max_positions or limit))
+            advice += (
+                f", or change RoPE: 'model.rope_scaling={{type: yarn, factor: {factor}}}', or a "
+                f"model.rope_theta above its own {self.own_rope_theta:g}"
+            )
+        raise InputError(
+            f"prompts of up to {longest} tokens, but {self.source.name} has positions for {limit}; "
+            f"{advice}"
+        )
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """An answer's text."""
@@ -80,14 +108,15 @@ def assemble(
     refusal = scorer.SPEC.refusal(config.scorer.name, config.mode, config.data.task)
     if refusal is not None:
         raise InputError(refusal)
+    extras.require_usable(config.model, getattr(config, "lora", None), on_gpu=on_gpu)
     choice = attention.choose(config.attention, on_gpu=on_gpu, dtype=config.model.dtype)
     source = find(config.model)
     if adapter is not None:
         build.fit_options_to_adapter(config.model, source, adapter)
     own = load_config(source)
-    theta = rope.rope_theta(own)
-    if config.model.rope_theta is not None and theta is None:
-        rope.set_rope_theta(own, config.model.rope_theta)  # raises with the reason
+    for name in ("rope_theta", "rope_scaling"):
+        if (asked := getattr(config.model, name)) is not None:
+            rope.require_rope(own, f"model.{name}={asked}")
     tokenizer = load_tokenizer(source)
     encoder = Encoder(tokenizer)
     plan = plan_splits(config.data, encoder, config.seed, names)
@@ -99,7 +128,7 @@ def assemble(
         tokenizer=tokenizer,
         encoder=encoder,
         plan=plan,
-        own_rope_theta=theta,
+        own_rope_theta=rope.rope_theta(own),
         max_positions=getattr(text, "max_position_embeddings", None),
         window=build.sliding_window(own),
         shape=(int(text.num_hidden_layers), int(text.num_attention_heads)),
@@ -126,18 +155,23 @@ def settings(
 
 
 def model_builder(parts: Parts, lora: LoraOptions) -> Callable[[], nn.Module]:
-    """Builds the base model with a new adapter, whose weights are drawn from the run's seed."""
+    """Builds what is trained: the base model with a new adapter, drawn from the run's seed."""
 
     def make() -> nn.Module:
         model = build.load_model(parts.source, parts.config.model, parts.attention)
         torch.manual_seed(parts.config.seed)
-        return build.add_lora(model, lora)
+        return build.tune(model, lora)
 
     return make
 
 
 def scored_model(parts: Parts, adapter: Path | None) -> nn.Module:
-    """The model to score, in eval mode on the best device."""
+    """The model to score, in eval mode on the best device.
+
+    Raises:
+        InputError: prompts that it has no positions for; found before its weights load.
+    """
+    _ = parts.splits
     base = build.load_model(parts.source, parts.config.model, parts.attention)
     model = base if adapter is None else build.load_adapter(base, adapter)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -172,13 +206,10 @@ def facts(parts: Parts, *, run: str, run_dir: Path, study: str | None = None) ->
         shape=parts.shape,
         study=study,
         mix=config.data.mix_text,
-        rope={
-            "theta": config.model.rope_theta or parts.own_rope_theta,
-            "was": parts.own_rope_theta,
-        },
+        rope=rope.in_use(load_config(parts.source), config.model.rope_theta, config.model.scaling),
         model=config.model.name_or_path,
         revision=_revision(parts.source),
-        dtype=config.model.dtype,
+        dtype=config.model.quantization or config.model.dtype,
         versions={
             "python": platform.python_version(),
             **{name: version(name) for name in packages},
@@ -197,14 +228,8 @@ def _identity(splits: dict[str, Split], name: str) -> str:
 
 
 def context_warnings(parts: Parts) -> list[str]:
-    """What the model cannot see by its make: positions or evidence too far away."""
+    """What the model cannot see by its make: evidence too far away."""
     warnings = []
-    longest = max(split.max_prompt_tokens for split in parts.splits.values())
-    if parts.max_positions is not None and longest > parts.max_positions:
-        warnings.append(
-            f"prompts of up to {longest} tokens, but the model was made for {parts.max_positions}; "
-            "raise model.rope_theta or lower data.context_tokens"
-        )
     for name, split in parts.splits.items():
         if parts.window is None:
             break

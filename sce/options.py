@@ -4,7 +4,9 @@ Each dataclass is the signature of the part it configures. Wrong values raise `I
 typo stops the program before anything heavy is imported. Knows neither Hydra nor torch.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from sce.errors import InputError
 
@@ -14,6 +16,8 @@ LOW = ("low", "low_template", "low_entity")
 CONCEPTS = ("real", "limited", "high", *LOW, "symbolic")
 CONTEXTS = ("real", "high", "low", "symbolic")
 LIMITS = ("who", "when", "where")
+ROPE_TYPES = ("linear", "yarn")
+TUNED = ("attention", "all_linear", "none")
 
 
 def require(condition: bool, message: str) -> None:
@@ -28,6 +32,41 @@ def require_in(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 @dataclass
+class RopeScaling:
+    """How rotary positions are stretched over a longer context."""
+
+    type: str = "yarn"
+    """linear (position interpolation: every frequency divided by the factor) or yarn (only the slow
+    ones, and attention sharpened; Peng et al. 2023, arXiv 2309.00071)."""
+    factor: float = 2.0
+    """New length over old, > 1."""
+    original_max_position_embeddings: int | None = None
+    """Tokens the model was trained at, which yarn counts from; None: what its config says."""
+
+    def __post_init__(self) -> None:
+        require_in("model.rope_scaling.type", self.type, ROPE_TYPES)
+        factor, original = self.factor, self.original_max_position_embeddings
+        require(
+            isinstance(factor, (int, float)) and factor > 1,
+            f"model.rope_scaling.factor must be > 1, got {factor}",
+        )
+        name = "model.rope_scaling.original_max_position_embeddings"
+        require(
+            original is None or (isinstance(original, int) and original >= 1),
+            f"{name} must be a whole number >= 1, got {original}",
+        )
+        require(
+            original is None or self.type == "yarn", f"{name} is for type: yarn alone; leave it out"
+        )
+
+
+def rope_in_use(recorded: Mapping[str, float | None]) -> dict[str, Any]:
+    """Theta and the scaling that was asked for, of what sce.model.rope.in_use recorded."""
+    scaling = {name: v for name, v in recorded.items() if name not in ("theta", "was")}
+    return {"rope_theta": recorded.get("theta"), "rope_scaling": scaling or None}
+
+
+@dataclass
 class ModelOptions:
     """Which model, and how it is loaded."""
 
@@ -39,8 +78,20 @@ class ModelOptions:
     """Storage type of the frozen base: bfloat16 or float32. Adapters are always float32."""
     rope_theta: float | None = None
     """New base of the rotary embedding; None keeps the model's own."""
-    activation_checkpointing: bool = False
-    """Recompute activations in the backward pass (non-reentrant)."""
+    rope_scaling: Any = None
+    """New scaling of the rotary embedding, in place of the model's own: the fields of RopeScaling,
+    as in {type: yarn, factor: 4}; None keeps the model's own."""
+    quantization: str | None = None
+    """nf4: the frozen base in 4 bits (bitsandbytes, double quantisation, computed in bfloat16)."""
+    activation_checkpointing: bool | str = False
+    """What the backward pass computes again (non-reentrant): false: nothing; true or full: every
+    layer; selective: every layer but its attention."""
+    offload_activations: bool = False
+    """Keep the inputs of checkpointed layers in the host's memory until the backward pass."""
+    compile: bool = False
+    """torch.compile the layers' training pass; scoring and decoding run as they are."""
+    liger: bool = False
+    """liger-kernel's fused norms and rotary embedding; needs a GPU."""
     note: str = ""
     """What a reader should know of this model; printed at the start of a run."""
 
@@ -50,14 +101,62 @@ class ModelOptions:
             self.rope_theta is None or self.rope_theta > 0,
             f"model.rope_theta must be > 0, got {self.rope_theta}",
         )
+        _ = self.scaling  # raises where it is wrong
+        require(
+            self.quantization in (None, "nf4"),
+            f"model.quantization={self.quantization}: choose from null, nf4",
+        )
+        require(
+            self.quantization is None or self.dtype == "bfloat16",
+            "model.quantization=nf4 computes in bfloat16; leave model.dtype=bfloat16",
+        )
+        kept = self.activation_checkpointing
+        require(
+            isinstance(kept, bool) or kept in ("full", "selective"),
+            f"model.activation_checkpointing={kept}: choose from false, true, full, selective",
+        )
+        require(
+            self.recomputed is not None or not self.offload_activations,
+            "model.offload_activations=true moves the inputs of checkpointed layers; it needs "
+            "model.activation_checkpointing=full or selective",
+        )
+
+    @property
+    def scaling(self) -> RopeScaling | None:
+        """`rope_scaling`, typed.
+
+        Raises:
+            InputError: an unknown field, or a value that is out of range.
+        """
+        if self.rope_scaling is None:
+            return None
+        require(
+            isinstance(self.rope_scaling, dict),
+            f"model.rope_scaling={self.rope_scaling}: give its fields, as in "
+            "'model.rope_scaling={type: yarn, factor: 4}'",
+        )
+        known = RopeScaling.__dataclass_fields__
+        unknown = [name for name in self.rope_scaling if name not in known]
+        require(
+            not unknown,
+            f"model.rope_scaling has no {', '.join(map(str, unknown))}; it has {', '.join(known)}",
+        )
+        return RopeScaling(**self.rope_scaling)
+
+    @property
+    def recomputed(self) -> str | None:
+        """What the backward pass computes again: full or selective; None: nothing."""
+        kept = self.activation_checkpointing
+        return ("full" if kept else None) if isinstance(kept, bool) else kept
 
 
 @dataclass
 class LoraOptions:
-    """The low-rank adapter."""
+    """What is tuned: a low-rank adapter, or the attention weights themselves."""
 
     name: str = "attention"
-    """Which weights are adapted: `attention` is q, k, v and o of every attention layer."""
+    """What is tuned. `attention`: an adapter on q, k, v and o of every attention layer;
+    `all_linear`: one on the MLPs too; `none`: no adapter, q, k, v and o themselves."""
     r: int = 8
     """Rank."""
     alpha: float = 16.0
@@ -66,9 +165,13 @@ class LoraOptions:
     """Dropout on the adapter's input, 0..1."""
 
     def __post_init__(self) -> None:
-        require_in("lora.name", self.name, ("attention",))
+        require_in("lora.name", self.name, TUNED)
         require(self.r >= 1, f"lora.r must be >= 1, got {self.r}")
         require(0 <= self.dropout < 1, f"lora.dropout must lie in [0, 1), got {self.dropout}")
+        require(
+            self.name != "none" or (self.r, self.alpha, self.dropout) == (8, 16.0, 0.0),
+            "lora=none has no adapter; leave lora.r, lora.alpha and lora.dropout out",
+        )
 
 
 @dataclass

@@ -12,35 +12,35 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from sce.errors import InputError
+from sce.model import extras, rope
 from sce.model.attention import Choice
-from sce.model.rope import check_inv_freq, rope_theta, set_rope_theta
+from sce.model.full_tuning import TUNED_FILE, load_tuned, save_tuned, tune_attention, tuned_weights
+from sce.model.layers import wrap_layers
 from sce.model.source import OUTSIDE, Source, explained, load_config
+from sce.model.targets import is_target, targets
 from sce.options import LoraOptions, ModelOptions
 
-# Names of the attention projections in transformers' decoders, fused ones included.
-ATTENTION_PROJECTIONS = (
-    *("q_proj", "k_proj", "v_proj", "o_proj"),  # Llama and its relatives, Gemma, Qwen
-    *("c_attn", "attn.c_proj"),  # GPT-2
-    *("query_key_value", "attention.dense"),  # GPT-NeoX
-    *("qkv_proj", "self_attn.dense"),  # Phi
-    "self_attn.out_proj",  # LFM2
-)
 SCE_FILE = "sce.json"
 
 
 def load_model(source: Source, options: ModelOptions, attention: Choice) -> PreTrainedModel:
-    """The frozen base model, its RoPE theta changed before the weights load.
+    """The frozen base model, its RoPE changed before the weights load.
 
     Raises:
         InputError: the model is gated, absent, has no rotary embedding to change, or cannot take
-            the attention interface.
+            the attention interface or an option.
     """
     config = load_config(source)
+    own = rope.own_scaling(config)
     if options.rope_theta is not None:
-        set_rope_theta(config, options.rope_theta)
+        rope.set_rope_theta(config, options.rope_theta)
+    scaling = rope.resolved(options.scaling, config)
+    if options.scaling is not None:
+        rope.set_rope_scaling(config, options.scaling)
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     with explained(source, "weights"):
@@ -51,43 +51,45 @@ def load_model(source: Source, options: ModelOptions, attention: Choice) -> PreT
             dtype=getattr(torch, options.dtype),
             attn_implementation=attention.implementation,
             use_safetensors=True,
+            **extras.quantized(options),
         )
     if bars:
         transformers_logging.enable_progress_bar()
     if not model._can_set_attn_implementation():
         raise InputError(f"model.name_or_path={source.name}: {OUTSIDE}")
-    if options.rope_theta is not None:
-        check_inv_freq(model, options.rope_theta)
+    theta = rope.rope_theta(config)
+    if theta is not None and (options.rope_theta is not None or scaling is not None):
+        rope.check_tables(model, theta, scaling or own)
+    if options.liger:
+        extras.fuse(model)
     model.requires_grad_(False)
-    if options.activation_checkpointing:
-        model.config.use_cache = False
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model.enable_input_require_grads()
+    wrap_layers(model, options)
     return model
 
 
+def tune(model: PreTrainedModel, options: LoraOptions) -> nn.Module:
+    """What is trained: an adapter on the model, or with lora=none its own attention weights.
+
+    Raises:
+        InputError: nothing to tune by a known name.
+    """
+    return tune_attention(model, options) if options.name == "none" else add_lora(model, options)
+
+
 def add_lora(model: PreTrainedModel, options: LoraOptions) -> PeftModel:
-    """A float32 adapter on the attention projections, its A drawn from torch's global generator.
+    """A float32 adapter on the model's projections, its A drawn from torch's global generator.
 
     Raises:
         InputError: no projection by a known name.
     """
-    leaves = {name for name, module in model.named_modules() if isinstance(module, nn.Module)}
-    present = [
-        target
-        for target in ATTENTION_PROJECTIONS
-        if any(name == target or name.endswith(f".{target}") for name in leaves)
-    ]
-    if not present:
-        raise InputError(
-            f"lora={options.name}: {model.config.model_type} has none of the projections "
-            f"{', '.join(ATTENTION_PROJECTIONS)}"
-        )
+    present = targets(model, options)
+    adapted = [m for n, m in model.named_modules() if any(is_target(n, t) for t in present)]
     config = LoraConfig(
         r=options.r,
         lora_alpha=options.alpha,  # type: ignore[arg-type]
         lora_dropout=options.dropout,
         target_modules=present,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in adapted),
         task_type="CAUSAL_LM",
     )
     peft_model = get_peft_model(model, config)
@@ -103,8 +105,8 @@ def read_adapter_note(folder: Path) -> dict:
     Raises:
         InputError: `folder` holds no adapter, or the note is not JSON.
     """
-    if not (folder / "adapter_config.json").is_file():
-        raise InputError(f"adapter={folder}: no adapter_config.json in it")
+    if not any((folder / name).is_file() for name in ("adapter_config.json", TUNED_FILE)):
+        raise InputError(f"adapter={folder}: no adapter_config.json in it, and no {TUNED_FILE}")
     note = folder / SCE_FILE
     if not note.is_file():
         return {}
@@ -115,10 +117,10 @@ def read_adapter_note(folder: Path) -> dict:
 
 
 def fit_options_to_adapter(options: ModelOptions, source: Source, folder: Path) -> None:
-    """Take the adapter's RoPE theta over, and refuse an adapter of another base model.
+    """Take the adapter's RoPE over, and refuse an adapter of another base model.
 
     Raises:
-        InputError: the adapter was tuned on other weights, or with another theta than asked for.
+        InputError: the adapter was tuned on other weights, or with another RoPE than asked for.
     """
     note = read_adapter_note(folder)
     expected = note.get("weights_sha256")
@@ -127,8 +129,8 @@ def fit_options_to_adapter(options: ModelOptions, source: Source, folder: Path) 
             f"adapter={folder}: tuned on weights {expected[:12]}, but {source.name} is "
             f"{source.sha256[:12]}; name the base model it was tuned on"
         )
-    theta = (note.get("rope") or {}).get("theta")
-    own = rope_theta(load_config(source))
+    config, tuned = load_config(source), note.get("rope") or {}
+    theta, own = tuned.get("theta"), rope.rope_theta(config)
     if theta is not None and options.rope_theta is None and theta != own:
         options.rope_theta = float(theta)
     used = options.rope_theta or own
@@ -137,14 +139,25 @@ def fit_options_to_adapter(options: ModelOptions, source: Source, folder: Path) 
             f"adapter={folder}: tuned with rope_theta={theta:g}, not {used:g}; "
             "leave model.rope_theta out"
         )
+    scaling = rope.recorded_scaling(tuned)
+    if options.rope_scaling is None:
+        options.rope_scaling = scaling
+    given = rope.resolved(options.scaling, config)
+    if tuned and given != scaling:
+        raise InputError(
+            f"adapter={folder}: tuned with rope_scaling={scaling}, not {given}; "
+            "leave model.rope_scaling out"
+        )
 
 
-def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """The model with a saved adapter on it, in float32.
+def load_adapter(model: PreTrainedModel, folder: Path) -> nn.Module:
+    """The model with a saved adapter on it, or with its tuned weights in it, in float32.
 
     Raises:
-        InputError: the folder holds no adapter in safetensors, or one of another shape.
+        InputError: the folder holds neither in safetensors, or one of another shape.
     """
+    if (folder / TUNED_FILE).is_file():
+        return load_tuned(model, folder)
     if not (folder / "adapter_model.safetensors").is_file():
         raise InputError(f"adapter={folder}: no adapter_model.safetensors in it")
     try:
@@ -162,15 +175,19 @@ def is_adapted(model: nn.Module) -> bool:
 
 
 def save_adapter(model: nn.Module, folder: Path, state: dict | None = None) -> None:
-    """Write the adapter as PEFT does, in safetensors.
+    """Write what was trained: an adapter as PEFT does, or tuned weights, in safetensors.
 
     Args:
-        model: with an adapter.
+        model: with an adapter, or with weights of its own that are trained.
         folder: to create.
-        state: its weights, gathered from all ranks; None: the model's own.
+        state: the trained weights, gathered from all ranks; None: the model's own.
     """
     if not isinstance(model, PeftModel):
-        raise TypeError("there is no adapter on this model")
+        weights = tuned_weights(model)
+        if not weights:
+            raise TypeError("there is no adapter on this model, and none of its weights is trained")
+        save_tuned(weights if state is None else {name: state[name] for name in weights}, folder)
+        return
     model.save_pretrained(str(folder), state_dict=state)
     (folder / "README.md").unlink(missing_ok=True)  # a template of a model card
 
