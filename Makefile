@@ -61,9 +61,8 @@ reference-%: setup
 	$(BIN)/python -m sce.score data=$* out=$(REFERENCE_RUNS)/$*/scores-untuned/
 	for file in $(REFERENCE_RUNS)/$*/scores-untuned/*.json; do \
 	  name=$$(basename $$file); files=; \
-	  tau=$$(sed -n 's/^tau: \([0-9.]*\).*/\1/p' conf/scorer/$${name%%-*}.yaml); \
 	  for seed in $(REFERENCE_SEEDS); do files=$$files,$(REFERENCE_RUNS)/$*/scores-$$seed/$$name; done; \
-	  $(BIN)/python -m sce.headset action=average "files=[$${files#,}]" base=$$file tau=$$tau \
+	  $(BIN)/python -m sce.headset action=average "files=[$${files#,}]" base=$$file \
 	    out=$(REFERENCE_RUNS)/$*/out/$$name || exit 1; \
 	done
 	rm -rf $(REFERENCE_OUT)/$*
@@ -83,8 +82,7 @@ card-%:
 	  echo "findings. Scores are measurements; the sample's text is this project's own (docs/data.md)."; \
 	  echo; echo '```text'; \
 	  for file in $(REFERENCE_OUT)/$*/*.json; do \
-	    name=$$(basename $$file); tau=$$(sed -n 's/^tau: \([0-9.]*\).*/\1/p' conf/scorer/$${name%%-*}.yaml); \
-	    (cd $(REFERENCE_OUT)/$* && $(abspath $(BIN))/python -m sce.headset action=show "files=[$$name]" tau=$$tau) || exit 1; \
+	    (cd $(REFERENCE_OUT)/$* && $(abspath $(BIN))/python -m sce.headset action=show "files=[$${file##*/}]") || exit 1; \
 	  done; echo '```'; } > $(REFERENCE_OUT)/$*/card.tmp
 	mv $(REFERENCE_OUT)/$*/card.tmp $(REFERENCE_OUT)/$*/README.md
 

@@ -1,5 +1,6 @@
 """Does recall go with accuracy over the checkpoints of this run?"""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sce.stats import (
     recall,
     spearman,
 )
+from sce.stats.resampling import interval_of
 
 # Below this many checkpoints an interval would say nothing.
 MIN_POINTS_FOR_INTERVAL = 8
@@ -28,9 +30,9 @@ class RecallAccuracyCorrelation(Callback):
 
     Taken of levels and of first differences: both rise with training, so levels correlate by
     themselves; differences ask whether they rise together. Nothing below 3 checkpoints, no interval
-    below 8; a checkpoint of which the scorer kept no example is left out. The interval resamples
+    below 8; a checkpoint of which the scorer kept no example is left out. The intervals resample
     examples (those of validation and of the reference split, each kept over all checkpoints), never
-    checkpoints, which are not independent.
+    checkpoints, which are not independent; all are of the same resamples.
     """
 
     def __init__(
@@ -41,7 +43,7 @@ class RecallAccuracyCorrelation(Callback):
         Args:
             tau: a head is in a set if its mean score is above tau.
             reference_path: HeadScores JSON; None switches the callback off.
-            num_resamples: bootstrap resamples behind the interval.
+            num_resamples: bootstrap resamples behind the intervals.
             seed: of the resampling.
         """
         self.tau, self.reference_path = tau, reference_path
@@ -76,25 +78,17 @@ class RecallAccuracyCorrelation(Callback):
     def correlations(self) -> dict[str, float | None]:
         """The metrics at this point; only `correlation/n` below three checkpoints."""
         metrics: dict[str, float | None] = {"correlation/n": float(len(self._points))}
-        f1 = [float(point["f1"].mean()) for point in self._points]
+        f1 = np.array([float(point["f1"].mean()) for point in self._points])
         recalls = [self._recall(mean_scores(point["scores"].numpy())) for point in self._points]
         if len(self._points) < 3 or any(value is None for value in recalls):
             return metrics
-        x = np.array(recalls, dtype=float)
-        metrics |= {
-            "correlation/recall_f1_spearman": spearman(x, f1),
-            "correlation/recall_f1_pearson": pearson(x, f1),
-            "correlation/recall_f1_differences": pearson(
-                first_differences(x), first_differences(np.array(f1))
-            ),
-        }
+        found = _levels_and_differences(recalls, f1)
         if len(self._points) >= MIN_POINTS_FOR_INTERVAL:
-            low, high = self._interval()
-            metrics |= {
-                "correlation/recall_f1_spearman_low": low,
-                "correlation/recall_f1_spearman_high": high,
-            }
-        return metrics
+            draws = self._draws()
+            for name in tuple(found):
+                low, high = interval_of([draw[name] for draw in draws]) or (None, None)
+                found |= {f"{name}_low": low, f"{name}_high": high}
+        return metrics | {f"correlation/recall_f1_{name}": value for name, value in found.items()}
 
     def _recall(self, mean_scores: np.ndarray) -> float | None:
         assert self._in_r is not None
@@ -102,8 +96,8 @@ class RecallAccuracyCorrelation(Callback):
             return None
         return recall(head_set(mean_scores, self.tau), self._in_r)
 
-    def _interval(self) -> tuple[float | None, float | None]:
-        """2.5% and 97.5% of Spearman over resampled examples; None if it is rarely defined."""
+    def _draws(self) -> list[dict[str, float | None]]:
+        """The correlations of each resample of the examples."""
         rng = np.random.default_rng(self.seed)
         f1 = np.stack([point["f1"].numpy() for point in self._points])
         scores = np.stack([point["scores"].numpy() for point in self._points])
@@ -111,17 +105,9 @@ class RecallAccuracyCorrelation(Callback):
         for _ in range(self.num_resamples):
             own = rng.integers(f1.shape[1], size=f1.shape[1])
             other = rng.integers(scores.shape[1], size=scores.shape[1])
-            means = [mean_scores(drawn) for drawn in scores[:, other]]
-            drawn = spearman(
-                np.array([self._recall(mean) for mean in means], dtype=float),
-                f1[:, own].mean(axis=1),
-            )
-            if drawn is not None:
-                draws.append(drawn)
-        if len(draws) < self.num_resamples // 2:
-            return None, None
-        low, high = np.percentile(draws, [2.5, 97.5])
-        return float(low), float(high)
+            recalls = [self._recall(mean_scores(drawn)) for drawn in scores[:, other]]
+            draws.append(_levels_and_differences(recalls, f1[:, own].mean(axis=1)))
+        return draws
 
     def state_dict(self) -> dict[str, Any]:
         """Every checkpoint's examples, so that a resumed run goes on with them."""
@@ -130,3 +116,15 @@ class RecallAccuracyCorrelation(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the checkpoints back."""
         self._points = list(state_dict["points"])
+
+
+def _levels_and_differences(
+    recalls: Sequence[float | None], f1: np.ndarray
+) -> dict[str, float | None]:
+    """Name -> correlation over checkpoints; None where a recall is or a series is constant."""
+    x = np.array(recalls, dtype=float)
+    return {
+        "spearman": spearman(x, f1),
+        "pearson": pearson(x, f1),
+        "differences": pearson(first_differences(x), first_differences(f1)),
+    }

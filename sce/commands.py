@@ -154,8 +154,8 @@ class HeadsetConfig:
     """New file of `average` and `convert`; new folder of `compare`, None: it only prints."""
     shape: list[int] | None = None
     """[layers, heads] of the model, for files that name only some heads; the others score 0."""
-    tau: float = 0.1
-    """A head is in a set if its score is above it."""
+    tau: float | None = None
+    """A head is in a set if its score is above it; None: the scorer's own."""
     k: int = 20
     """Size of the sets of recall at k; at most the number of heads."""
     debug: bool = False
@@ -165,7 +165,8 @@ class HeadsetConfig:
         require(bool(self.files), "files=[A.json,B.json]: name at least one HeadScores file")
         twice = [name for name in self.files if self.files.count(name) > 1]
         require(not twice, f"files: {', '.join(dict.fromkeys(twice))} is named twice")
-        require(-math.inf < self.tau < math.inf, f"tau must be a number, got {self.tau}")
+        finite = self.tau is None or math.isfinite(self.tau)
+        require(finite, f"tau must be a number, got {self.tau}")
         require(self.k >= 1, f"k must be >= 1, got {self.k}")
         shape = self.shape
         require(

@@ -5,6 +5,7 @@ Files are HeadScores JSON or those of other tools (sce.headsets.exchange), which
 
 import logging
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,19 @@ from sce.config import CONF, register, typed
 from sce.errors import InputError
 from sce.headsets.averaging import average, summary
 from sce.one_line import one_line_errors, run
+from sce.records import TAUS
 
 if TYPE_CHECKING:
     from sce.records import HeadScores
+
+USED_BY = {
+    "base": ("average", "compare"),
+    "to": ("convert",),
+    "out": ("average", "compare", "convert"),
+    "tau": ("show", "average", "compare"),
+    "k": ("show", "average", "compare"),
+}
+"""The options that some actions have no use for, and which do have one."""
 
 register()
 _log = logging.getLogger("sce")
@@ -39,6 +50,7 @@ def headset(config: HeadsetConfig) -> None:
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     _log.setLevel(logging.INFO)
+    _require_used(config)
     from sce.headsets.exchange import require_new
     from sce.headsets.report import require_new_folder
 
@@ -58,6 +70,18 @@ def headset(config: HeadsetConfig) -> None:
         raise InputError(f"out={out} cannot be written ({error})") from None
 
 
+def _require_used(config: HeadsetConfig) -> None:
+    """Raise `InputError` if a value is given, other than the default, that the action ignores."""
+    defaults = {field.name: field.default for field in fields(config)}
+    for name, actions in USED_BY.items():
+        value = getattr(config, name)
+        if config.action not in actions and value != defaults[name]:
+            raise InputError(
+                f"{name}={value}: action={config.action} does not use it, but {', '.join(actions)} "
+                f"{'does' if len(actions) == 1 else 'do'}; drop {name}="
+            )
+
+
 def _do(
     config: HeadsetConfig,
     sets: "dict[str, HeadScores]",
@@ -66,9 +90,8 @@ def _do(
 ) -> None:
     from sce.headsets.exchange import write
 
-    tau, k = config.tau, config.k
     if config.action == "show":
-        texts = [summary(name, each, tau, k) for name, each in sets.items()]
+        texts = [summary(name, s, _tau(config, name, s), config.k) for name, s in sets.items()]
         sys.stdout.write("\n".join(texts) + "\n")
     elif config.action == "compare":
         _compare(config, sets, base, out)
@@ -76,9 +99,19 @@ def _do(
         write(sets[config.files[0]], out, str(config.to))
         _log.info("wrote %s", out)
     elif out is not None:
-        averaged = average(config.files, list(sets.values()), base, tau=tau, k=k)
+        tau = _tau(config, *next(iter(sets.items())))
+        averaged = average(config.files, list(sets.values()), base, tau=tau, k=config.k)
         averaged.save(out)
-        sys.stdout.write(summary(str(out), averaged, tau, k) + "\n")
+        sys.stdout.write(summary(str(out), averaged, tau, config.k) + "\n")
+
+
+def _tau(config: HeadsetConfig, name: str, head_scores: "HeadScores") -> float:
+    """As given, else the scorer's own; sets that are compared or averaged have one scorer."""
+    if config.tau is not None:
+        return config.tau
+    if head_scores.scorer not in TAUS:
+        raise InputError(f"{name}: scorer={head_scores.scorer} is not known here; give tau=NUMBER")
+    return TAUS[head_scores.scorer]
 
 
 def _read(name: str, config: HeadsetConfig) -> "HeadScores":
@@ -101,7 +134,8 @@ def _compare(
     from sce.headsets.report import as_text, write
 
     named = None if base is None else (str(config.base), base)
-    compared = compare_all(sets, named, tau=config.tau, k=config.k)
+    tau = _tau(config, *next(iter(sets.items())))
+    compared = compare_all(sets, named, tau=tau, k=config.k)
     sys.stdout.write(as_text(compared))
     if out is not None:
         write(compared, out)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sce.errors import InputError
-from sce.records import HeadScores, RunFacts, origin_differences, provenance
+from sce.records import TAUS, HeadScores, RunFacts, origin_differences, provenance
 
 SEEDS = (100, 101)
 """Seeds of a reference's members: none that a run has by default."""
@@ -79,12 +79,13 @@ def reference_commands(facts: RunFacts, overrides: Sequence[str]) -> list[str]:
         commands.append(_command("score", [*scoring, *how, *out]))
     commands.append(_command("score", [*scoring, *how, "out=untuned.json"]))
     files = ",".join(f"reference-{seed}.json" for seed in SEEDS)
-    sets = [f"tau={facts.tau:g}", f"k={facts.k}"]
+    tau = [] if facts.tau == TAUS.get(facts.scorer) else [f"tau={facts.tau:g}"]
     average = [
         "action=average",
         f"files=[{files}]",
         "base=untuned.json",
-        *sets,
+        *tau,
+        f"k={facts.k}",
         "out=reference.json",
     ]
     return [*commands, _command("headset", average)]

@@ -1,5 +1,6 @@
 """Correlations that say how sure they are, and what their points could have shown."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from scipy.stats import rankdata
 from sce.stats.permutation import NullDraws, exchanges
 from sce.stats.resampling import interval_of, resample_counts
 from sce.stats.series import (
+    CONSTANT_SPREAD,
     HeadMap,
     Labels,
     Series,
@@ -31,17 +33,19 @@ class Correlation:
     """How two series go together over n points.
 
     `spearman` and `pearson` lie in -1..1: None for fewer than 3 points or a constant series, and
-    then so is all else but the counts. `spearman_low` and `spearman_high` hold 95% of a bootstrap
-    over units, which are the points or, where there are groups, the groups (`num_groups`, else
-    None); None for fewer than 8 units. `p_value` is two-sided, of the Spearman; None where there is
+    then so is all else but the counts. Their `_low` and `_high` hold 95% of one bootstrap over
+    units, which are the points or, where there are groups, the groups (`num_groups`, else None);
+    None for fewer than 8 units. `p_value` is two-sided, of the Spearman; None where there is
     nothing to exchange. `smallest_detectable` is the smallest |Spearman| that would have had a p
     value of 5% at most with these points, their ties and groups; None where not even 1 would have.
     """
 
     spearman: float | None
-    pearson: float | None
     spearman_low: float | None
     spearman_high: float | None
+    pearson: float | None
+    pearson_low: float | None
+    pearson_high: float | None
     p_value: float | None
     n: int
     smallest_detectable: float | None
@@ -94,7 +98,7 @@ def correlate(
     num_resamples: int = 2000,
     num_permutations: int = 10_000,
 ) -> Correlation:
-    """Spearman and Pearson of two series, with interval, p value and what n could have shown.
+    """Spearman and Pearson of two series, with intervals, p value and what n could have shown.
 
     Points with a None or a value that is not finite in either series are left out. `groups` (the
     setting of each run) are resampled and exchanged whole, all seeds of a setting together, since
@@ -116,14 +120,16 @@ def correlate_units(
     num_groups = None if draws.units is None else len(np.unique(draws.units))
     rho = spearman(x, y)
     if rho is None:
-        return Correlation(None, None, None, None, None, n, None, num_groups)
-    low, high = _interval(x, y, draws) or (None, None)
+        return Correlation(None, None, None, None, None, None, None, n, None, num_groups)
+    of_ranks, of_values = (interval or (None, None) for interval in _intervals(x, y, draws))
     null = _null(x, y, draws)
     return Correlation(
         spearman=rho,
+        spearman_low=of_ranks[0],
+        spearman_high=of_ranks[1],
         pearson=pearson(x, y),
-        spearman_low=low,
-        spearman_high=high,
+        pearson_low=of_values[0],
+        pearson_high=of_values[1],
         p_value=None if null is None else null.p_value(rho),
         n=n,
         smallest_detectable=None if null is None else null.smallest_significant(),
@@ -131,20 +137,47 @@ def correlate_units(
     )
 
 
-def _interval(x: np.ndarray, y: np.ndarray, draws: Draws) -> tuple[float, float] | None:
-    """95% of the Spearman of resamples; a resample is a number of times for every point."""
+def _intervals(x: np.ndarray, y: np.ndarray, draws: Draws) -> list[tuple[float, float] | None]:
+    """95% of the Spearman and of the Pearson of the same resamples.
+
+    A resample is a number of times for every point.
+    """
     units = np.arange(len(x)) if draws.units is None else draws.units
-    num_units, found = int(units.max()) + 1, []
+    num_units = int(units.max()) + 1
     if num_units < MIN_UNITS_FOR_INTERVAL:
-        return None
+        return [None, None]
+    found = []
     for counts in resample_counts(num_units, draws.seed, draws.num_resamples):
         times = counts[:, units]
-        a, b = _centred_ranks(x, times), _centred_ranks(y, times)
-        norms = np.sqrt((times * a * a).sum(axis=1) * (times * b * b).sum(axis=1))
-        rho = np.full(len(times), np.nan)  # of a resample in which a series is constant
-        np.divide((times * a * b).sum(axis=1), norms, out=rho, where=norms > 0)
-        found.append(np.clip(rho, -1, 1))
-    return interval_of(np.concatenate(found))
+        found.append([_drawn(x, y, times, centred) for centred in (_centred_ranks, _centred)])
+    return [interval_of(np.concatenate(drawn)) for drawn in zip(*found, strict=True)]
+
+
+def _drawn(
+    x: np.ndarray,
+    y: np.ndarray,
+    times: np.ndarray,
+    centred: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """Correlation in each resample, NaN where a series is constant: [resamples]."""
+    a, b = centred(x, times), centred(y, times)
+    norms = np.sqrt((times * a * a).sum(axis=1)) * np.sqrt((times * b * b).sum(axis=1))
+    rho = np.full(len(times), np.nan)
+    np.divide((times * a * b).sum(axis=1), norms, out=rho, where=norms > 0)
+    return np.clip(rho, -1, 1)
+
+
+def _centred(values: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Values over the largest magnitude, less their mean in each resample: [resamples, points].
+
+    0 throughout where all that was drawn is equal up to rounding, as `pearson` has it.
+    """
+    scaled = values / np.abs(values).max()
+    left = scaled - (times @ scaled / times.sum(axis=1))[:, None]
+    spread, largest = (
+        (np.abs(each) * (times > 0)).max(axis=1, keepdims=True) for each in (left, scaled)
+    )
+    return np.where(spread > CONSTANT_SPREAD * largest, left, 0.0)
 
 
 def _centred_ranks(values: np.ndarray, times: np.ndarray) -> np.ndarray:

@@ -3,7 +3,8 @@
 import csv
 import json
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from runs import configured
 from sce.commands import HeadsetConfig
 from sce.errors import InputError
 from sce.figures import overlap_matrix, recall_over_k
-from sce.headset import headset
+from sce.headset import USED_BY, headset
 from sce.headsets import comparing, exchange
 from sce.headsets.comparing import compare_all, letter, require_comparable
 from sce.headsets.report import as_text, write
@@ -284,6 +285,38 @@ def test_show_tells_of_files_of_every_kind(files, capsys):
     assert "imported from wu2024.json.gz: model, data and prompt are unknown" in shown
 
 
+def test_every_set_has_the_threshold_of_its_scorer(files, tmp_path, capsys):
+    headset(HeadsetConfig(files=[files[n] for n in ("one", "qrhead", "duo")], k=5))
+    shown = capsys.readouterr().out.splitlines()
+    above = [line.split(":")[0].strip() for line in shown if "above" in line]
+    assert above == ["above 0.1", "above 0.2", "above 0.5"]
+    needle = [str(tmp_path / f"needle-{n}.json") for n in range(2)]
+    for n, name in enumerate(needle):
+        rows = np.random.default_rng(n).random((6, 3, 4)) / 10
+        adapter = {"adapter_sha256": name}
+        head_scores(per_example=rows, scorer="copy_needle", provenance=adapter).save(Path(name))
+    headset(HeadsetConfig(action="compare", files=needle, k=5))
+    assert (
+        "copy_needle, teacher_forced, exact; 3 layers x 4 heads; tau 0.02"
+        in capsys.readouterr().out
+    )
+    out = tmp_path / "mean.json"
+    headset(HeadsetConfig(action="average", files=needle, k=5, out=str(out)))
+    assert "above 0.02: " in capsys.readouterr().out
+    assert HeadScores.load(out).reliability["tau"] == 0.02
+    headset(HeadsetConfig(files=needle, k=5, tau=0.0))
+    assert capsys.readouterr().out.count("above 0: ") == 2
+
+
+def test_a_scorer_without_a_threshold_needs_one(tmp_path, capsys):
+    file = tmp_path / "mine.json"
+    head_scores(*RUN, scorer="mine").save(file)
+    with pytest.raises(InputError, match=r"mine\.json: scorer=mine is not known here; give tau="):
+        headset(HeadsetConfig(files=[str(file)], k=5))
+    headset(HeadsetConfig(files=[str(file)], k=5, tau=0.3))
+    assert "above 0.3: 3 of 12 heads" in capsys.readouterr().out
+
+
 def test_average_prints_the_ceiling_and_the_reliability(files, tmp_path, capsys):
     out = tmp_path / "reference.json"
     names = [files["one"], files["two"]]
@@ -368,6 +401,7 @@ def test_a_file_with_some_heads_is_converted_with_the_shape(tmp_path):
         ({"action": "convert", "out": "b"}, "to=None: choose from sce, wu2024, qrhead, duo"),
         ({"action": "convert", "out": "b", "to": "xml"}, "to=xml: choose from sce, wu2024"),
         ({"action": "convert", "out": "b", "to": "duo", "files": ["a", "b"]}, "takes one file"),
+        ({"tau": float("-inf")}, "tau must be a number, got -inf"),
         ({"tau": float("nan")}, "tau must be a number, got nan"),
         ({"tau": float("inf")}, "tau must be a number, got inf"),
         ({"k": 0}, "k must be >= 1, got 0"),
@@ -379,6 +413,36 @@ def test_bad_values_are_one_line(values, message):
     with pytest.raises(InputError, match=message) as error:
         HeadsetConfig(**{"files": ["a"], **values})
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"out": "x"}, "out=x: action=show does not use it, but average, compare, convert do"),
+        ({"base": "x"}, "base=x: action=show does not use it, but average, compare do; drop base="),
+        ({"to": "duo"}, "to=duo: action=show does not use it, but convert does; drop to="),
+        ({"action": "average", "out": "x", "to": "sce"}, "to=sce: action=average does not use it"),
+        ({"action": "compare", "to": "sce"}, "to=sce: action=compare does not use it"),
+        ({"action": "convert", "base": "x"}, "base=x: action=convert does not use it"),
+        ({"action": "convert", "tau": 0.0}, "tau=0.0: action=convert does not use it, but show"),
+        ({"action": "convert", "k": 5}, "k=5: action=convert does not use it, but show, average"),
+    ],
+)
+def test_an_option_that_the_action_does_not_use_is_refused(values, message):
+    convert = {"to": "sce", "out": "x.json"} if values.get("action") == "convert" else {}
+    files = ["a", "b"] if values.get("action") in ("average", "compare") else ["a"]
+    with pytest.raises(InputError) as error:
+        headset(HeadsetConfig(**{"files": files, **convert, **values}))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_every_option_is_used_by_some_action_and_refused_by_the_others():
+    for_all = {"action", "files", "shape", "debug"}
+    assert set(USED_BY) == {field.name for field in fields(HeadsetConfig)} - for_all
+    assert {action for actions in USED_BY.values() for action in actions} == {
+        *("show", "average", "compare", "convert")
+    }
 
 
 @pytest.mark.parametrize(
@@ -400,8 +464,9 @@ def test_bad_requests_are_refused_before_anything_is_written(
     monkeypatch.chdir(tmp_path)
     before = {p: p.read_bytes() for p in tmp_path.iterdir()}
     names = ["one.json", "two.json"][: 2 if values.get("action") == "compare" else 1]
+    options = {} if values.get("action") == "convert" else {"k": 5}
     with pytest.raises(InputError, match=message):
-        headset(HeadsetConfig(**{"files": names, "k": 5, **values}))
+        headset(HeadsetConfig(**{"files": names, **options, **values}))
     assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 

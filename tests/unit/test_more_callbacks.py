@@ -11,14 +11,14 @@ import pytest
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
-from callbacks import RecallEarlyStopping, ScoreCurves
+from callbacks import RecallAccuracyCorrelation, RecallEarlyStopping, ScoreCurves
 from runs import run_train
 from sce.decode import DecodeSettings
 from sce.errors import InputError
 from sce.module import SceModule
 from sce.options import OptimizerOptions
 from sce.records import HeadScores, read_jsonl
-from sce.stats import recall_curves, split_half
+from sce.stats import pearson, recall_curves, spearman, split_half
 from sce.validation import Place, Prediction, Validation
 from test_records import FACTS
 
@@ -383,3 +383,58 @@ def test_a_run_writes_curves_after_every_validation(tiny_folder, own_folder):
     assert (found["num_examples"], found["num_reference_examples"]) == (6, 5)
     assert sum(b["n"] for b in found["f1_by_depth"]) == 6
     assert sum(b["n"] for b in found["f1_by_length"]) == 6
+
+
+# -- recall with accuracy -------------------------------------------------------------------------
+
+CORRELATIONS = ("spearman", "pearson", "differences")
+
+
+def checkpoints(count: int, f1: np.ndarray, scores: np.ndarray) -> dict[str, float | None]:
+    """The correlations after `count` checkpoints, against a reference of heads 0-0 and 0-1."""
+    callback = RecallAccuracyCorrelation(tau=0.5, reference_path=None, num_resamples=50)
+    callback._in_r = np.array([[True, True, False], [False, False, False]])
+    callback._points = [
+        {"step": n, "f1": torch.from_numpy(f1[n]), "scores": torch.from_numpy(scores[n])}
+        for n in range(count)
+    ]
+    return callback.correlations()
+
+
+def rising(count: int = 9, examples: int = 12) -> tuple[np.ndarray, np.ndarray]:
+    """F1 [checkpoints, examples] and scores [checkpoints, examples, 2, 3], both rising."""
+    rng = np.random.default_rng(0)
+    share = 0.1 + 0.09 * np.arange(count)
+    f1 = (rng.random((count, examples)) < share[:, None]).astype(float)
+    return f1, (rng.random((count, examples, 2, 3)) < share[:, None, None, None]).astype(float)
+
+
+def test_all_three_correlations_have_an_interval_over_the_same_resamples_of_examples():
+    f1, scores = rising()
+    found = checkpoints(8, f1, scores)
+    rng, draws = np.random.default_rng(0), []
+    for _ in range(50):
+        own, other = rng.integers(12, size=12), rng.integers(12, size=12)
+        x = (scores[:8, other].mean(axis=1)[:, 0, :2] > 0.5).mean(axis=1)
+        y = f1[:8, own].mean(axis=1)
+        steps = pearson(np.diff(x), np.diff(y))
+        draws.append(dict(zip(CORRELATIONS, (spearman(x, y), pearson(x, y), steps), strict=True)))
+    for name in CORRELATIONS:
+        there = [draw[name] for draw in draws if draw[name] is not None]
+        assert len(there) > 25
+        limits = [found[f"correlation/recall_f1_{name}_{end}"] for end in ("low", "high")]
+        assert limits == pytest.approx(np.quantile(there, [0.025, 0.975]).tolist())
+
+
+def test_below_eight_checkpoints_no_correlation_has_an_interval():
+    found = checkpoints(7, *rising())
+    names = {f"correlation/recall_f1_{name}" for name in CORRELATIONS}
+    assert set(found) == {"correlation/n", *names}
+
+
+def test_an_accuracy_that_is_constant_has_no_correlation_and_no_interval():
+    f1, scores = rising()
+    found = checkpoints(9, 0 * f1, scores)
+    assert found.pop("correlation/n") == 9
+    assert len(found) == 9
+    assert set(found.values()) == {None}

@@ -3,16 +3,21 @@
 import gzip
 import json
 import shlex
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from sce.commands import HeadsetConfig
 from sce.errors import InputError
-from sce.headset import average
+from sce.headset import average, headset
 from sce.records import (
+    TAUS,
     HeadScores,
     RunFacts,
     append_jsonl,
@@ -157,9 +162,15 @@ def set_score(value) -> Callable[[dict], object]:
         (lambda c: c.update(mode="forced"), "mode is 'forced', not one of teacher_forced, greedy"),
         (lambda c: c.update(match="fuzzy"), "match is 'fuzzy', not one of exact, surface"),
         (lambda c: c.update(scorer=3), "scorer is 3, not a name"),
-        (lambda c: c.update(provenance=[1]), "provenance or reliability is no JSON object"),
-        (lambda c: c["provenance"].update(members=["x"]), "members or adapter is no JSON object"),
-        (lambda c: c["provenance"].update(adapter="x"), "members or adapter is no JSON object"),
+        (lambda c: c.update(provenance=[1]), "provenance is [1], not a JSON object"),
+        (lambda c: c.update(provenance=0), "provenance is 0, not a JSON object"),
+        (lambda c: c.update(reliability="high"), "reliability is 'high', not a JSON object"),
+        (
+            lambda c: c.update(reliability={"tau": "0.1"}),
+            "reliability: tau is '0.1', not a finite number",
+        ),
+        (lambda c: c.update(per_example=3), "per_example is 3, not a file name"),
+        (lambda c: c.update(scorer="copy\n"), "scorer is 'copy\\n', not a name"),
         (lambda c: c.pop("match"), "match missing"),
     ],
 )
@@ -170,6 +181,124 @@ def test_a_hand_edited_file_is_refused_and_the_head_is_named(tmp_path, edit, mes
     assert str(error.value).startswith(f"{file}: ")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+LINE, WHOLE, NUMBERS = "a line of text", "a whole number", "an object of finite numbers"
+
+
+@pytest.mark.parametrize(
+    ("where", "key", "value", "words"),
+    [
+        ("provenance", "weights_sha256", 12, LINE),
+        ("provenance", "data_sha256", ["x"], LINE),
+        ("provenance", "prompt_sha256", {"x": 1}, LINE),
+        ("provenance", "adapter_sha256", True, LINE),
+        ("provenance", "file_sha256", ["x"], LINE),
+        ("provenance", "model", "two\nlines", LINE),
+        ("provenance", "dtype", "\ud800", LINE),
+        ("provenance", "context_tokens", "100", WHOLE),
+        ("provenance", "num_offered", 5.0, WHOLE),
+        ("provenance", "seed", False, WHOLE),
+        ("provenance", "rope", "1e4", NUMBERS),
+        ("provenance", "rope", {"theta": [1e4]}, NUMBERS),
+        ("provenance", "rope", {"theta": float("nan")}, NUMBERS),
+        ("provenance", "rope", {"theta": 10**400}, NUMBERS),
+        ("provenance", "versions", {"torch": 2}, "an object of lines of text"),
+        ("provenance", "imported_from", 3, "a line of text or a list of them"),
+        ("provenance", "imported_from", [["a.json"]], "a line of text or a list of them"),
+        ("provenance", "members", 0, "a list"),
+        ("provenance", "members", {"seed": 1}, "a list"),
+        ("provenance.adapter", "train_sha256", 3, LINE),
+        ("provenance.adapter", "concept", ["real"], LINE),
+        ("provenance.members[1]", "train_sha256", {"x": 1}, LINE),
+        ("provenance.members[1]", "adapter_sha256", [], LINE),
+        ("provenance.members[1]", "file_sha256", ["x"], LINE),
+        ("reliability", "split_half", {"recall": "high"}, NUMBERS),
+        ("reliability", "seed_against_seed", [0.5], NUMBERS),
+    ],
+)
+def test_provenance_of_the_wrong_type_is_refused_and_the_key_is_named(
+    tmp_path, where, key, value, words
+):
+    def edit(content):
+        content["provenance"]["members"] = [{"seed": None}, {}]
+        found = {
+            "provenance": content["provenance"],
+            "provenance.adapter": content["provenance"]["adapter"],
+            "provenance.members[1]": content["provenance"]["members"][1],
+            "reliability": content.setdefault("reliability", {}),
+        }
+        found[where][key] = value
+
+    file = edited(tmp_path, edit)
+    with pytest.raises(InputError) as error:
+        HeadScores.load(file)
+    assert str(error.value).startswith(f"{file}: {where}: {key} is ")
+    assert str(error.value).endswith(f", not {words}")
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("where", ["adapter", "members[1]"])
+def test_an_adapter_or_a_member_that_is_no_object_is_refused(tmp_path, where):
+    def edit(content):
+        content["provenance"] |= {"adapter": "x"} if where == "adapter" else {"members": [{}, "x"]}
+
+    with pytest.raises(InputError, match="is 'x', not a JSON object") as error:
+        HeadScores.load(edited(tmp_path, edit))
+    assert f"provenance.{where} is" in str(error.value)
+
+
+KEYS = (
+    *("model", "revision", "dtype", "weights_sha256", "prompt_sha256", "data_sha256", "split"),
+    *("context_tokens", "seed", "step", "run", "rope", "versions", "adapter_sha256", "adapter"),
+    *("num_offered", "members", "imported_from", "file_sha256", "reliability", "per_example"),
+    *("adapter.train_sha256", "members.train_sha256", "members.file_sha256", "members.seed"),
+)
+# The last is half a surrogate pair, which no terminal takes.
+TEXTS = st.text(max_size=4) | st.sampled_from(["w", "d", "", "a\nb", "\ud800"])
+NAMES = st.sampled_from("theta was torch tau recall seed train_sha256 split_half".split())
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.just(10**400) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def with_value(content: dict, key: str, value: object) -> dict:
+    """The JSON of a file in which one key was edited."""
+    origin, (part, _, inner) = content["provenance"], key.partition(".")
+    if key in ("reliability", "per_example"):
+        return {**content, key: value}
+    within = {"adapter": {inner: value}, "members": [{}, {inner: value}]}
+    return {**content, "provenance": {**origin, part: within[part] if inner else value}}
+
+
+def attempt(act: Callable[[], object]) -> None:
+    """Do it or be refused in one line; what else is raised gets through."""
+    try:
+        act()
+    except InputError as error:
+        assert str(error).isprintable()
+
+
+@settings(max_examples=120, deadline=None, derandomize=True, database=None)
+@given(st.sampled_from(KEYS), VALUES)
+def test_whatever_is_written_into_a_key_a_file_loads_or_is_refused(key, value):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        head_scores(1, per_example=None).save(folder / "other.json")
+        head_scores(0, per_example=None).save(folder / "h.json")
+        content = with_value(json.loads((folder / "h.json").read_text()), key, value)
+        (folder / "h.json").write_text(json.dumps(content))
+        files, out = [str(folder / "h.json"), str(folder / "other.json")], str(folder / "out.json")
+        for options in (
+            {"files": files[:1]},
+            {"files": files, "action": "compare"},
+            {"files": files, "action": "average", "out": out},
+        ):
+            config = HeadsetConfig(**options, k=2)
+            attempt(lambda config=config: headset(config))
+        attempt(lambda: load_reference(folder / "h.json", FACTS))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.98])
@@ -310,6 +439,24 @@ def test_the_commands_that_make_a_reference_compose_and_tune_on_real_data():
             assert config.seed in (100, 101)
             assert (config.lora.r, config.trainer.devices) == (4, 2)
             assert config.data.train.path == "a b.jsonl"
+
+
+def test_the_command_that_averages_names_tau_only_where_it_is_not_the_scorer_s_own():
+    for scorer, tau in TAUS.items():
+        average = reference_commands(replace(FACTS, scorer=scorer, tau=tau), [])[-1]
+        assert "tau=" not in average
+        other = reference_commands(replace(FACTS, scorer=scorer, tau=tau / 4), [])[-1]
+        assert f"tau={tau / 4:g} " in other
+
+
+def test_thresholds_are_those_of_the_scorers_and_of_their_configs():
+    from sce.config import CONF
+    from sce.heads import SCORERS
+
+    assert {name: scorer.SPEC.tau for name, scorer in SCORERS.items()} | {"duo": 0.5} == TAUS
+    for name in SCORERS:
+        text = (CONF / "scorer" / f"{name}.yaml").read_text()
+        assert f"\ntau: {TAUS[name]}" in text
 
 
 def test_what_differs_is_one_warning(tmp_path):

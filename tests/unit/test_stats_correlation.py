@@ -146,14 +146,16 @@ def test_what_is_detectable_is_what_has_a_p_value_of_5_percent(seed, n):
         assert found.p_value > 0.05 or is_large
 
 
-def resampled(x: np.ndarray, y: np.ndarray, units: np.ndarray, seed: int) -> tuple[float, float]:
-    """The same draws by repeating points, ranked by scipy."""
-    counts = np.concatenate(list(resample_counts(int(units.max()) + 1, seed, 200))).astype(int)
+def resampled(
+    x: np.ndarray, y: np.ndarray, units: np.ndarray, correlation=scipy_stats.spearmanr
+) -> tuple[float, float]:
+    """The same draws by repeating points, correlated by scipy."""
+    counts = np.concatenate(list(resample_counts(int(units.max()) + 1, 0, 200))).astype(int)
     draws = []
     for times in counts[:, units]:
         drawn = np.repeat(x, times), np.repeat(y, times)
         if min(map(np.ptp, drawn)) > 0:
-            draws.append(scipy_stats.spearmanr(*drawn).statistic)
+            draws.append(correlation(*drawn).statistic)
     return tuple(np.quantile(draws, [0.025, 0.975]))
 
 
@@ -166,14 +168,36 @@ def test_intervals_are_those_of_repeated_points_with_ties(seed, grouped):
     assume(units.max() >= 7)
     x, y = rng.integers(0, 5, size=(2, 20)).astype(float)
     found = quick(x, y, groups=units.tolist() if grouped else None)
-    assert (found.spearman_low, found.spearman_high) == pytest.approx(resampled(x, y, units, 0))
+    assert (found.spearman_low, found.spearman_high) == pytest.approx(resampled(x, y, units))
+    assert (found.pearson_low, found.pearson_high) == pytest.approx(
+        resampled(x, y, units, scipy_stats.pearsonr)
+    )
     assert found.num_groups == (units.max() + 1 if grouped else None)
 
 
 def test_no_interval_below_eight_units():
-    assert quick(X[:7], Y[:7]).spearman_low is None
-    assert quick(X[:8], Y[:8]).spearman_low is not None
-    assert quick(X, Y, groups=[i // 2 for i in range(12)]).spearman_low is None
+    for name in ("spearman_low", "spearman_high", "pearson_low", "pearson_high"):
+        assert getattr(quick(X[:7], Y[:7]), name) is None
+        assert getattr(quick(X[:8], Y[:8]), name) is not None
+        assert getattr(quick(X, Y, groups=[i // 2 for i in range(12)]), name) is None
+
+
+def test_the_interval_of_the_pearson_is_blind_to_units_and_to_what_only_rounding_varies():
+    found = quick(X, Y)
+    limits = found.pearson_low, found.pearson_high
+    assert -1 <= found.pearson_low < found.pearson < found.pearson_high <= 1
+    for x in (1e200 * X, 1e-200 * X, X - 1e3):
+        scaled = quick(x, Y)
+        assert (scaled.pearson_low, scaled.pearson_high) == pytest.approx(limits)
+    # Two values a rounding apart are one: a resample without the third has no correlation.
+    rare = np.array([0.3, 0.1 + 0.2, 0.3, 0.1 + 0.2, 0.3, 0.1 + 0.2, 0.3, 5.0])
+    y = np.arange(8.0)
+    drawn = np.concatenate(list(resample_counts(8, 0, 200))).astype(int)
+    kept = [stats.pearson(np.repeat(rare, times), np.repeat(y, times)) for times in drawn]
+    assert any(value is None for value in kept)
+    expected = np.quantile([value for value in kept if value is not None], [0.025, 0.975])
+    found = quick(rare, y)
+    assert (found.pearson_low, found.pearson_high) == pytest.approx(tuple(expected))
 
 
 def test_seeds_of_a_setting_are_no_more_evidence_than_one():
@@ -265,7 +289,8 @@ def test_correlation_is_symmetric_bounded_and_blind_to_rising_maps(seed):
     )
     assert -1 <= found.spearman_low <= found.spearman_high <= 1
     assert 0 < found.p_value <= 1
-    bent = asdict(quick(np.exp(x), y)) | {"pearson": found.pearson}
+    pearson = ("pearson", "pearson_low", "pearson_high")
+    bent = asdict(quick(np.exp(x), y)) | {name: getattr(found, name) for name in pearson}
     assert bent == pytest.approx(asdict(found))
 
 
