@@ -6,6 +6,7 @@ act in. `RetrievalHeadsCallback` is the one for runs of transformers' Trainer.
 """
 
 from callbacks.adapter_export import AdapterExport
+from callbacks.graceful_stop import GracefulStop
 from callbacks.head_heatmap import HeadHeatmap
 from callbacks.progress_lines import ProgressLines
 from callbacks.recall_accuracy_correlation import RecallAccuracyCorrelation
@@ -19,6 +20,7 @@ from callbacks.transformers_retrieval_heads import RetrievalHeadsCallback
 
 __all__ = [
     "AdapterExport",
+    "GracefulStop",
     "HeadHeatmap",
     "ProgressLines",
     "RecallAccuracyCorrelation",

@@ -57,9 +57,7 @@ class HeadHeatmap(Callback):
         figure = head_maps(maps, title=title, tau=self.tau)
         file = facts.run_dir / "figures" / f"heads-{validation.step:06d}.png"
         save_png(figure, file)
-        logger = pl_module.logger
-        if logger is not None and hasattr(logger, "log_image"):
-            logger.log_image("heads/map", [str(file)], step=validation.step)  # type: ignore[attr-defined]
+        pl_module.record_image("heads/map", file)
 
     def state_dict(self) -> dict[str, Any]:
         """Validations so far and the untuned model's scores."""

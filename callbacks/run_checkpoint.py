@@ -10,7 +10,7 @@ from sce.module import SceModule
 
 
 class RunCheckpoint(Callback):
-    """Writes checkpoints/last.ckpt after every validation, and every `save_every` steps between.
+    """Writes checkpoints/last.ckpt before and after every validation, and every `save_every` steps.
 
     Stands last, so that what it saves includes what the other callbacks made of a validation: a
     resumed run neither repeats nor loses one. The file is replaced as a whole.
@@ -20,7 +20,7 @@ class RunCheckpoint(Callback):
         """Set how often.
 
         Args:
-            save_every: optimiser steps between two checkpoints; None: only after validations.
+            save_every: optimiser steps between two checkpoints; None: only around validations.
         """
         if save_every is not None and save_every < 1:
             raise ValueError(f"save_every must be >= 1, got {save_every}")
@@ -30,22 +30,25 @@ class RunCheckpoint(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save between validations; where one is due, it saves afterwards."""
+        """Save where it is due, where a validation is to come, and where a signal ends the run."""
+        assert isinstance(pl_module, SceModule)
         step = trainer.global_step
-        if self.save_every is None or step == self._saved or step % self.save_every:
+        if step == self._saved or not step:
             return
         every = trainer.val_check_batch
-        if isinstance(every, int) and step * trainer.accumulate_grad_batches % every == 0:
-            return
-        self._save(trainer, pl_module)
+        due = isinstance(every, int) and step * trainer.accumulate_grad_batches % every == 0
+        if due or pl_module.stop_signal or (self.save_every and step % self.save_every == 0):
+            pl_module.validation_due = due
+            self._save(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save after a validation within training."""
+        assert isinstance(pl_module, SceModule)
+        pl_module.validation_due = False
         if trainer.state.fn == TrainerFn.FITTING and trainer.global_step > 0:
             self._save(trainer, pl_module)
 
-    def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, SceModule)
+    def _save(self, trainer: Trainer, pl_module: SceModule) -> None:
         file = pl_module.facts.run_dir / "checkpoints" / "last.ckpt"
         new = file.with_name(".last-new.ckpt")
         trainer.save_checkpoint(new)  # every rank takes part

@@ -1,6 +1,7 @@
 """One pass over a batch: likelihood of the gold answers, greedy answers, what every head did.
 
-    prefill [padding | prompt | gold answer]   -> NLL, teacher-forced rows, first greedy token
+    prefill [padding | prompt | gold answer], in chunks where it is long
+                                               -> NLL, teacher-forced rows, first greedy token
     cache cropped to the prompt
     one token at a time                        -> greedy answer and its rows, for nothing extra
     cache cropped to the context, null question -> what `query_focused` is held against
@@ -38,6 +39,8 @@ class DecodeSettings(ScoreSettings):
     """Tokens that end an answer, besides each example's own end of turn."""
     fixed_steps: bool = False
     """Always take max_new_tokens steps, so that all ranks make the same number of passes."""
+    prefill_chunk: int = 8192
+    """Columns that are prefilled at a time, so that activations do not grow with the context."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ class _Run:
         """Prompt and gold answer; logits of the answer's columns, and the prompt's cache."""
         batch, tracer = self.batch, self.tracer
         cache = DynamicCache() if prefix is None else prefix
-        start = cache.get_seq_length()
+        start = self._begin(cache)
         if tracer is not None:
             self.probe.reads = tracer.prefill(start)
         logits = self._forward(start, None, None if self.keeps_state else cache)
@@ -163,6 +166,15 @@ class _Run:
         else:
             _crop(cache, batch.num_prompt)
         return logits, cache
+
+    def _begin(self, cache: DynamicCache) -> int:
+        """Prefill chunk by chunk up to the columns that are read; how many the cache now has."""
+        start, chunk = cache.get_seq_length(), self.settings.prefill_chunk
+        read = self.batch.num_prompt - 1 if self.tracer is None else self.tracer.first_row
+        while not self.keeps_state and read - start > chunk:
+            self._forward(start, start + chunk, cache)
+            start += chunk
+        return start
 
     def _refill(self, cache: DynamicCache) -> None:
         """The prompt by itself, for a model whose state cannot be cropped to it."""

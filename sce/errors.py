@@ -1,9 +1,26 @@
-"""The one exception that means: the user's input is wrong.
+"""The exceptions that entry points print as a single line; any other is a bug with a traceback."""
 
-Entry points print it as a single line and exit with code 2. Anything else is a bug and keeps its
-traceback.
-"""
+import signal
+from pathlib import Path
 
 
 class InputError(ValueError):
-    """The user's input is wrong; the message names the thing and says what to do."""
+    """The user's input is wrong; the message names the thing and says what to do. Exit code 2."""
+
+
+class StoppedBySignal(Exception):
+    """A run was told to stop, and did so in good order. Exit code 128 + the signal's number."""
+
+    def __init__(self, number: int, step: int, run_dir: Path) -> None:
+        """Say what happened, and how to go on.
+
+        Args:
+            number: of the signal.
+            step: optimiser steps that are saved; 0: none.
+            run_dir: of the run.
+        """
+        ending = f"at step {step}; go on with: run_dir={run_dir} resume=true, and the same options"
+        if not step:
+            ending = "before the first step was saved; start it again"
+        super().__init__(f"stopped by {signal.Signals(number).name} {ending}")
+        self.exit_code = 128 + number

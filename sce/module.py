@@ -8,7 +8,9 @@ nor unequal answers nor the number of devices changes what is optimised.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -17,30 +19,19 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
+from sce.checkpoint import pack, unpack
 from sce.data.batch import IGNORE, Batch
 from sce.data.datamodule import REFERENCE, VAL
-from sce.data.encode import Encoded
 from sce.decode import DecodeSettings, Outcome, decode
+from sce.errors import StoppedBySignal
+from sce.logged import LogOnce
 from sce.metrics import metrics_for
+from sce.optimizer import adamw
 from sce.options import OptimizerOptions
+from sce.parallel import gathered, shard, total_norm
 from sce.records import RunFacts
 from sce.stats import bootstrap_interval
-from sce.validation import Place, Prediction, Validation
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """A validation example's answer as the ranks exchange it."""
-
-    place: Place
-    text: str
-    answers: tuple[str, ...]
-    nll: float
-    num_labels: int
-
-
-def _place(example: Encoded) -> Place:
-    return Place(example.id, example.depth, len(example.prompt_ids))
+from sce.validation import Answer, Validation, measured, place
 
 
 class SceModule(L.LightningModule):
@@ -75,15 +66,30 @@ class SceModule(L.LightningModule):
         self.metrics = metrics_for(facts.task, sync=False)
         self._outcomes: tuple[list[Outcome], list[Outcome]] = ([], [])
         self._labels, self._loss = 0, torch.zeros(())
+        self._whole = ExitStack()
+        self._log = LogOnce()
         self.logger_id: str | None = None
         """The logger's own name for this run, which a resumed run keeps."""
+        self.validation_due = False
+        """A validation of this step is to come, or not yet through."""
+        self.stop_signal = 0
+        """Number of the signal that ends the run after this step; 0: none."""
         self.target_tokens = 0
         """Answer tokens trained on so far, over all ranks."""
 
+    def setup(self, stage: str) -> None:
+        """Take rank 0's folder for the run's."""
+        del stage
+        run_dir = Path(self.trainer.strategy.broadcast(str(self.facts.run_dir)))
+        self.facts = replace(self.facts, run_dir=run_dir)
+        self._log.open(run_dir)
+
     def configure_model(self) -> None:
-        """Build the model; Lightning may ask more than once."""
+        """Build the model, sharded where there is a mesh; Lightning may ask more than once."""
         if self.net is None:
             self.net = self._build()
+            if self._device_mesh is not None:
+                shard(self.net, self._device_mesh["data_parallel"])
 
     @property
     def model(self) -> nn.Module:
@@ -103,13 +109,8 @@ class SceModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Summed token loss of a micro-batch, in nats."""
         del batch_idx
-        logits = self.model(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            position_ids=batch.position_ids,
-            use_cache=False,
-            logits_to_keep=batch.labels.shape[1],
-        ).logits
+        logits = self.model(**batch.inputs, use_cache=False).logits
+        batch.check_pass(self.model)
         loss = nn.functional.cross_entropy(
             logits.flatten(0, 1).float(),
             batch.labels.flatten(),
@@ -135,12 +136,11 @@ class SceModule(L.LightningModule):
                 if parameter.grad is not None:
                     parameter.grad.mul_(scale)
                     gradients.append(parameter.grad)
-        norm = torch.nn.utils.get_total_norm(gradients)
         self.target_tokens += int(labels)
         self._labels, self._loss = 0, torch.zeros((), device=self.device)
         self._step_metrics = {
             "train/loss": loss / labels,
-            "train/grad_norm": float(norm),
+            "train/grad_norm": total_norm(gradients),
             "train/learning_rate": optimizer.param_groups[0]["lr"],
         }
         if not math.isfinite(loss):
@@ -155,32 +155,24 @@ class SceModule(L.LightningModule):
         self.record(self._step_metrics, step=self.global_step + 1)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW on the trainable parameters; linear warm-up, then cosine to zero."""
-        options = self.optimizer_options
-        trainable = [p for p in self.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            trainable,
-            lr=options.lr,
-            betas=(options.betas[0], options.betas[1]),
-            eps=options.eps,
-            weight_decay=options.weight_decay,
-        )
+        """AdamW on the trained parameters; linear warm-up, then cosine to zero."""
+        trained = [p for p in self.parameters() if p.requires_grad]
         total = int(self.trainer.estimated_stepping_batches)
-
-        def factor(step: int) -> float:
-            if step < options.warmup_steps:
-                return (step + 1) / (options.warmup_steps + 1)
-            done = (step - options.warmup_steps) / max(1, total - options.warmup_steps)
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        optimizer, schedule = adamw(trained, self.optimizer_options, total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Leave where a signal said so; the callbacks have saved by now."""
+        del outputs, batch, batch_idx
+        if self.stop_signal:
+            raise StoppedBySignal(self.stop_signal, self.global_step, self.facts.run_dir)
 
     # -- validation -------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        """Start afresh."""
+        """Start afresh, with every weight whole."""
         self._outcomes = ([], [])
+        self._whole.enter_context(gathered(self.model))
 
     # Lightning hands any output on to callbacks, though it names only some types.
     def validation_step(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -200,12 +192,13 @@ class SceModule(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Gather what all ranks found, and log accuracy."""
+        self._whole.close()
         val = self._gather(VAL, self._answer)
-        reference = self._gather(REFERENCE, lambda o: (_place(o.example), dict(o.scores)))
+        reference = self._gather(REFERENCE, lambda o: (place(o.example), dict(o.scores)))
         keys = list(reference[0][1]) if reference else []
         validation = Validation(
             step=self.global_step,
-            predictions=self._measured(val),
+            predictions=measured(self.metrics, val),
             answer_nll=sum(a.nll for a in val) / max(1, sum(a.num_labels for a in val)),
             reference=tuple(row[0] for row in reference),
             scores={key: np.stack([row[1][key].numpy() for row in reference]) for key in keys},
@@ -224,31 +217,10 @@ class SceModule(L.LightningModule):
             found |= {"val/num_examples": float(len(values))}
         return found
 
-    def _answer(self, outcome: Outcome) -> _Answer:
+    def _answer(self, outcome: Outcome) -> Answer:
         text = self._detokenize(outcome.answer_ids)
         example = outcome.example
-        return _Answer(_place(example), text, example.answers, outcome.nll, outcome.num_labels)
-
-    def _measured(self, answers: Sequence[_Answer]) -> tuple[Prediction, ...]:
-        """The task's metrics of all ranks' answers; every rank measures them all."""
-        columns = {}
-        for name, metric in self.metrics.items():
-            metric.reset()
-            for answer in answers:
-                metric.update(answer.text, answer.answers)
-            columns[name] = metric.compute().flatten().tolist()
-        f1, exact = columns.pop("f1"), columns.pop("exact_match")
-        return tuple(
-            Prediction(
-                a.place.id,
-                a.text,
-                f1[n],
-                exact[n],
-                {name: column[n] for name, column in columns.items()},
-                a.place,
-            )
-            for n, a in enumerate(answers)
-        )
+        return Answer(place(example), text, example.answers, outcome.nll, outcome.num_labels)
 
     def _gather(self, split: int, row: Callable[[Outcome], Any]) -> list[Any]:
         """Rows of all ranks, in the order of the example ids."""
@@ -271,21 +243,35 @@ class SceModule(L.LightningModule):
         """Log to the run's logger, once over all ranks; `step` counts optimiser steps taken."""
         if self.trainer.is_global_zero and self.logger is not None:
             step = self.global_step if step is None else step
-            self.logger.log_metrics(dict(metrics), step=step)
+            self._log.metrics(self.logger, metrics, step)
+
+    def record_image(self, name: str, file: Path) -> None:
+        """Log a picture of this step, once over all ranks."""
+        if self.trainer.is_global_zero and self.logger is not None:
+            self._log.image(self.logger, name, file, self.global_step)
 
     # -- checkpoints ------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the trainable parts alone: the frozen base is the model's own files."""
-        trainable = {name for name, p in self.named_parameters() if p.requires_grad}
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {k: v for k, v in state.items() if k in trainable}
-        checkpoint["sce"] = {
-            "target_tokens": self.target_tokens,
+        """Keep the trained parts alone: the frozen base is the model's own files."""
+        own = {
             "identity": self.facts.identity,
             "logger_id": self.logger_id,
+            "target_tokens": self.target_tokens,
+            "validation_due": self.validation_due,
+            "accumulate": self.trainer.accumulate_grad_batches,
         }
+        pack(checkpoint, self, own)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the token count."""
-        self.target_tokens = int(checkpoint["sce"]["target_tokens"])
+        """Restore the token count, and whether a validation was to come."""
+        own = unpack(checkpoint, self.trainer.accumulate_grad_batches)
+        self.target_tokens = int(own["target_tokens"])
+        self.validation_due = bool(own["validation_due"])
+
+    def on_train_start(self) -> None:
+        """Make up for the validation that the run was interrupted before the end of."""
+        if self.validation_due:
+            self.trainer.validating = True
+            self.trainer.fit_loop.epoch_loop.val_loop.run()
+            self.trainer.training = True

@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from sce.errors import InputError
+from sce.errors import InputError, StoppedBySignal
 
 
 def run(main: Callable[[], Any]) -> None:
@@ -39,6 +39,9 @@ def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
             # The reader of our output (| head) has gone.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
+        except StoppedBySignal as stopped:
+            sys.stderr.write(f"sce: {stopped}\n")
+            sys.exit(stopped.exit_code)
         except Exception as error:
             message = _user_message(error)
             if message is None or any(a.lower() == "debug=true" for a in sys.argv[1:]):

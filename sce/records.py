@@ -15,12 +15,27 @@ from typing import Any
 import numpy as np
 
 from sce.errors import InputError
-from sce.score_files import parse_json, read_per_example, read_text, score_map
+from sce.options import rope_in_use
+from sce.score_files import (
+    beside,
+    checked_notes,
+    is_line,
+    parse_json,
+    read_per_example,
+    read_text,
+    score_map,
+)
 
 SCHEMA = "sce.heads/1"
 MODES = ("teacher_forced", "greedy", "prefill", "optimised")
 """Where scores may come from: gold or emitted tokens, the question's, or a training of gates."""
 MATCHES = ("exact", "surface")
+TAUS = {
+    **{"copy": 0.1, "copy_needle": 0.02, "wu2024_code": 0.1, "insight": 0.1},
+    **{"query_focused": 0.2, "ov_write": 1.0, "duo": 0.5},
+}
+"""Scorer -> its own threshold: SPEC.tau of sce.heads, which needs torch, and for DuoAttention's
+gates (`duo`) the default of its code."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +66,15 @@ class RunFacts:
     study: str | None = None
     mix: str | None = None
     rope: Mapping[str, float | None] = field(default_factory=dict)
-    """theta in use and the model's own, `{"theta": ..., "was": ...}`."""
+    """By sce.model.rope.in_use: theta, the model's own ("was"), and a scaling asked for."""
     model: str = ""
     revision: str | None = None
     """The hub's commit of the model's files, else `model.revision` as it was given."""
     dtype: str = ""
     """Storage type of the base model while it was tuned or scored."""
     versions: Mapping[str, str] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """Adapter, optimiser and examples a step, by the names of the options."""
     warnings: tuple[str, ...] = ()
     """What differs between the run and its reference without being wrong."""
 
@@ -67,7 +84,7 @@ class RunFacts:
         data = ("train_sha256", "eval_sha256", "reference_sha256", "prompt_sha256")
         names = ("weights_sha256", *data, "seed", "scorer", "mode", "match")
         plain = {name: getattr(self, name) for name in names}
-        return {**plain, "rope_theta": self.rope.get("theta")}
+        return {**plain, **rope_in_use(self.rope), **self.recipe}
 
 
 @dataclass
@@ -155,11 +172,8 @@ def _from_json(content: Any, file: Path) -> HeadScores:
             base = score_map(content["base_scores"], shape)
         except InputError as error:
             raise InputError(f"base_scores: {error}") from None
-    if (name := content.get("per_example")) is not None:
-        beside = file.parent / Path(str(name)).name
-        # The JSON may have been handed on alone: then there are no intervals, and no error.
-        if beside.is_file():
-            per_example = read_per_example(beside, scores, content["num_examples"])
+    if rows := beside(file, content.get("per_example")):
+        per_example = read_per_example(rows, scores, content["num_examples"])
     return HeadScores(
         scorer=content["scorer"],
         mode=content["mode"],
@@ -185,27 +199,17 @@ def _checked_header(content: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     keys = ("scorer", "mode", "match", "num_layers", "num_heads", "num_examples", "scores")
     if missing := [key for key in keys if key not in content]:
         raise InputError(f"not a HeadScores file: {', '.join(missing)} missing")
-    origin, agreed = _checked_notes(content)
+    origin, agreed = checked_notes(content)
     # Other tools' files may not say how many examples they were made of.
     least = 0 if "imported_from" in origin else 1
     for key, low in (("num_layers", 1), ("num_heads", 1), ("num_examples", least)):
         if type(content[key]) is not int or content[key] < low:
             raise InputError(f"{key} is {content[key]!r}, not a whole number >= {low}")
-    if not isinstance(content["scorer"], str) or not content["scorer"]:
+    if not is_line(content["scorer"]) or not content["scorer"]:
         raise InputError(f"scorer is {content['scorer']!r}, not a name")
     for key, known in (("mode", MODES), ("match", MATCHES)):
         if content[key] not in known:
             raise InputError(f"{key} is {content[key]!r}, not one of {', '.join(known)}")
-    return origin, agreed
-
-
-def _checked_notes(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    origin, agreed = (content.get(name) or {} for name in ("provenance", "reliability"))
-    if not isinstance(origin, dict) or not isinstance(agreed, dict):
-        raise InputError("provenance or reliability is no JSON object")
-    members, adapter = origin.get("members") or [], origin.get("adapter") or {}
-    if not isinstance(members, list) or any(not isinstance(p, dict) for p in (*members, adapter)):
-        raise InputError("provenance: members or adapter is no JSON object")
     return origin, agreed
 
 
@@ -278,12 +282,12 @@ def drop_rows_after(file: Path, step: int) -> None:
 def origin_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """What two provenances differ in that changes scores of one model, in words for a warning.
 
-    What only one of them knows differs. Of RoPE the theta in use counts, not what it was before.
+    What only one of them knows differs. Of RoPE what is in use counts, not what it was before.
     """
-    flat = [{**o, "rope_theta": (o.get("rope") or {}).get("theta")} for o in (one, other)]
+    flat = [{**origin, **rope_in_use(origin.get("rope") or {})} for origin in (one, other)]
     names = {"data": "data_sha256", "prompt": "prompt_sha256", "length": "context_tokens"}
     found = []
-    for name in (*names, "rope_theta", "dtype"):
+    for name in (*names, "rope_theta", "rope_scaling", "dtype"):
         values = [origin.get(names.get(name, name)) for origin in flat]
         if values[0] != values[1]:
             shown = " and ".join("unknown" if v is None else str(v) for v in values)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sce.errors import InputError
 from sce.logger import is_rank_zero
+from sce.records import drop_rows_after
 
 _VARIABLE = "SCE_RUN_DIR"  # hands rank 0's choice on to the processes that Lightning starts
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
@@ -43,6 +44,19 @@ def choose_run_dir(wanted: str | None, *, name: str, seed: int, resume: bool) ->
         number += 1
         run_dir = base.with_name(f"{base.name}-{number}")
     return run_dir
+
+
+def rewind(run_dir: Path, step: int) -> None:
+    """Take away what a run left of steps past `step`, which it will make again.
+
+    Rows of records.jsonl, and scores, curves, predictions and figures.
+    """
+    drop_rows_after(run_dir / "records.jsonl", step)
+    for folder in ("heads", "curves", "predictions", "figures"):
+        for file in (run_dir / folder).glob("*-*"):
+            number = file.stem.rpartition("-")[2]
+            if number.isdigit() and int(number) > step:
+                file.unlink()
 
 
 @contextmanager

@@ -80,10 +80,16 @@ class Tracer:
         if any(SCORERS[name].SPEC.writes for name in names):
             reads[_WRITTEN] = Write(rows, self._evidence, self._directions, self._outputs)
         if self.settings.reads_question:
-            if start:
-                raise ValueError("attention from the question needs the whole prompt in the pass")
-            reads[_MASS] = Mass(self._question_rows, self._gold(self._padding))
+            if start > self.first_row:
+                raise ValueError("attention from the question needs its columns in the pass")
+            reads[_MASS] = Mass(self._question_rows - start, self._gold(self._padding))
         return reads
+
+    @property
+    def first_row(self) -> int:
+        """The first column whose attention is read in the pass over prompt and gold answer."""
+        first = self.batch.num_prompt - 1
+        return min(first, int(self._question_rows.min())) if self.settings.reads_question else first
 
     @property
     def step(self) -> dict[str, Read]:

@@ -5,6 +5,7 @@ config -> model source, splits -> run folder -> module + callbacks + logger -> s
 
 import logging
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,8 @@ from sce.config import CONF, check_callbacks_package, register, typed
 from sce.errors import InputError
 from sce.logger import is_rank_zero
 from sce.one_line import one_line_errors, run
-from sce.run_dir import CHECKPOINT, choose_run_dir, opened
+from sce.options import rope_in_use
+from sce.run_dir import CHECKPOINT, choose_run_dir, opened, rewind
 
 if TYPE_CHECKING:
     import lightning as L
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from sce.records import RunFacts
 
 register()
+_REFUSALS = (ValueError, TypeError, RuntimeError, AssertionError)
 _log = logging.getLogger("sce")
 
 
@@ -37,8 +40,22 @@ def main(composed: DictConfig) -> None:
     config = typed(composed, TrainConfig)
     check_callbacks_package()
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
-    train(config, list(HydraConfig.get().overrides.task))
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode == RunMode.MULTIRUN:
+        _require_one_device(config)
+    train(config, list(hydra_config.overrides.task))
+
+
+def _require_one_device(config: TrainConfig) -> None:
+    """Refuse a sweep whose jobs would start processes of their own, each with the whole sweep."""
+    devices, num_nodes = config.trainer.devices, config.trainer.num_nodes
+    if devices not in (1, "1") or num_nodes != 1:
+        raise InputError(
+            f"--multirun with trainer.devices={devices}, trainer.num_nodes={num_nodes}: a sweep "
+            "takes one device a job; add trainer.devices=1, or start each run by itself"
+        )
 
 
 def train(config: TrainConfig, overrides: list[str]) -> Path:
@@ -67,8 +84,10 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
     run_dir = choose_run_dir(config.run_dir, name=name, seed=config.seed, resume=config.resume)
     known = facts(parts, run=run_dir.name, run_dir=run_dir, study=config.study)
     known = _with_reference(config, known, overrides)
+    trainer = _trainer(config, run_dir)
+    known = replace(known, recipe=_recipe(config, parts, trainer.world_size))
     resumed = _checkpoint_to_resume(config, known)
-    module, trainer = _module(config, parts, known), _trainer(config, run_dir)
+    module = _module(config, parts, known)
     config_yaml = OmegaConf.to_yaml(OmegaConf.create(_plain(config)))
     with opened(run_dir, config_yaml, resume=config.resume):
         for line in _what_runs(config, parts, known):
@@ -111,7 +130,6 @@ def _fit(
 ) -> None:
     """Step 0, training, the last step, and the table."""
     from sce.logger import make_logger, run_id
-    from sce.records import drop_rows_after
     from sce.report import final_table
 
     known = module.facts
@@ -135,7 +153,7 @@ def _fit(
         else:
             _log.info("going on from step %d", resumed["step"])
             if is_rank_zero():
-                drop_rows_after(known.run_dir / "records.jsonl", resumed["step"])
+                rewind(known.run_dir, resumed["step"])
             trainer.fit(module, data, ckpt_path=str(known.run_dir / CHECKPOINT))
         trained = resumed is None or trainer.global_step > resumed["step"]
         last = module.last_validation
@@ -150,11 +168,17 @@ def _fit(
 def _trainer(config: TrainConfig, run_dir: Path) -> "L.Trainer":
     import lightning as L
     from hydra.utils import instantiate
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    from sce.parallel import ShardedStrategy
 
     callbacks = [instantiate(c) for c in config.callbacks.values() if c is not None]
+    options = _plain(config)["trainer"]
+    if options["strategy"] == "fsdp":
+        options["strategy"] = ShardedStrategy()
     try:
         return L.Trainer(
-            **_plain(config)["trainer"],
+            **options,
             callbacks=callbacks,
             logger=False,
             default_root_dir=run_dir,
@@ -168,30 +192,40 @@ def _trainer(config: TrainConfig, run_dir: Path) -> "L.Trainer":
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-    except (ValueError, TypeError, RuntimeError, AssertionError) as error:
+    except (MisconfigurationException, *_REFUSALS) as error:
         line = " ".join(str(error).split())
         raise InputError(f"trainer: Lightning refuses these options: {line}") from error
 
 
-def _checkpoint_to_resume(config: TrainConfig, known: "RunFacts") -> dict[str, Any] | None:
-    """Step, logger id and identity of the checkpoint to go on from; None for a new run.
+def _recipe(config: TrainConfig, parts: "Parts", world_size: int) -> dict[str, Any]:
+    """What a run that goes on must not change, besides model and data, by the options' names.
 
     Raises:
-        InputError: it belongs to another model, other data or another score.
+        InputError: fewer examples than one optimiser step takes.
+    """
+    plain, accumulate = _plain(config), config.trainer.accumulate_grad_batches
+    options = {f"{part}.{n}": v for part in ("lora", "optimizer") for n, v in plain[part].items()}
+    a_step = config.batch.train * accumulate * world_size
+    num_train = parts.splits["train"].card["num_examples"]
+    if num_train < a_step:
+        raise InputError(
+            f"data.train has {num_train} examples, fewer than the {a_step} of one optimiser step: "
+            f"batch.train={config.batch.train} x {accumulate} batches x {world_size} devices"
+        )
+    return {**options, "examples a step": a_step}
+
+
+def _checkpoint_to_resume(config: TrainConfig, known: "RunFacts") -> dict[str, Any] | None:
+    """Step and logger id of the checkpoint to go on from; None for a new run.
+
+    Raises:
+        InputError: it cannot be read, or belongs to another run than this command describes.
     """
     if not config.resume:
         return None
-    import torch
+    from sce.checkpoint import read
 
-    saved = torch.load(known.run_dir / CHECKPOINT, map_location="cpu", weights_only=True)
-    theirs, own = saved["sce"]["identity"], known.identity
-    differs = [name for name in own if own[name] != theirs.get(name)]
-    if differs:
-        name = differs[0]
-        raise InputError(
-            f"resume=true: the run has {name}={theirs.get(name)}, this command {name}={own[name]}; "
-            f"repeat the options it was started with ({known.run_dir}/config.yaml)"
-        )
+    saved = read(known.run_dir / CHECKPOINT, known)
     return {"step": int(saved["global_step"]), "logger_id": saved["sce"]["logger_id"]}
 
 
@@ -199,8 +233,6 @@ def _with_reference(config: TrainConfig, known: "RunFacts", overrides: list[str]
     """Check the reference before anything is written, and note what differs."""
     if config.reference.path is None:
         return known
-    from dataclasses import replace
-
     from sce.reference import load_reference
 
     _, warnings = load_reference(Path(config.reference.path), known, overrides)
@@ -211,14 +243,10 @@ def _what_runs(config: TrainConfig, parts: "Parts", known: "RunFacts") -> list[s
     """A few lines that say what is about to happen, and what to be wary of."""
     from sce.assemble import context_warnings
 
-    lines = [
-        f"model      {config.model.name_or_path} in {config.model.dtype}"
-        + (
-            f", rope_theta {parts.own_rope_theta:g} -> {config.model.rope_theta:g}"
-            if config.model.rope_theta
-            else ""
-        )
-    ]
+    rope = rope_in_use(known.rope)
+    changed = {"rope_theta": config.model.rope_theta, "rope_scaling": rope["rope_scaling"]}
+    changes = "".join(f", {name} {value}" for name, value in changed.items() if value)
+    lines = [f"model      {config.model.name_or_path} in {config.model.dtype}{changes}"]
     if config.model.note:
         lines.append(f"           {config.model.note}")
     lines.append(f"attention  {parts.attention.backend} ({parts.attention.reason})")

@@ -1,11 +1,13 @@
 """What one validation found, for callbacks to read: answers, and scores of every head."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from sce.data.encode import Encoded
 from sce.stats import mean_scores
 
 
@@ -18,6 +20,19 @@ class Place:
     """Share of the prompt before the first evidence token, 0..1."""
     length: int
     """Prompt tokens."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said to an example, as the ranks exchange it."""
+
+    place: Place
+    text: str
+    answers: tuple[str, ...]
+    """The right ones."""
+    nll: float
+    """Of the gold answer, summed over its `num_labels` tokens, in nats."""
+    num_labels: int
 
 
 @dataclass(frozen=True)
@@ -81,3 +96,24 @@ class Validation:
     def val_lengths(self) -> Int[np.ndarray, " examples"]:
         """Prompt tokens of each validation example, in the order of `predictions`."""
         return np.array([p.place.length for p in self.predictions if p.place], dtype=np.int64)
+
+
+def place(example: Encoded) -> Place:
+    """Where an example's evidence stands."""
+    return Place(example.id, example.depth, len(example.prompt_ids))
+
+
+def measured(metrics: Mapping[str, Any], answers: Sequence[Answer]) -> tuple[Prediction, ...]:
+    """Every metric of every answer; the metrics are left holding just these answers."""
+    columns = {}
+    for name, metric in metrics.items():
+        metric.reset()
+        for answer in answers:
+            metric.update(answer.text, answer.answers)
+        columns[name] = metric.compute().flatten().tolist()
+    f1, exact = columns.pop("f1"), columns.pop("exact_match")
+    more = [{name: column[n] for name, column in columns.items()} for n in range(len(answers))]
+    return tuple(
+        Prediction(a.place.id, a.text, f1[n], exact[n], more[n], a.place)
+        for n, a in enumerate(answers)
+    )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from callbacks import HeadHeatmap, RecallAccuracyCorrelation, RetrievalHeadRecall, Throughput
+from callbacks import HeadHeatmap, RecallAccuracyCorrelation, RetrievalHeadRecall
 from sce.decode import DecodeSettings
 from sce.errors import InputError
 from sce.module import SceModule
@@ -303,56 +303,3 @@ def test_a_map_counts_the_kept_examples_and_none_is_drawn_of_nothing(module, tmp
         module.last_validation = validation(step, [0.1], rows)
         callback.on_validation_end(module.trainer, module)
     assert drawn == [(["this run, step 1"], "r: copy score, teacher_forced, n = 2 examples")]
-
-
-def test_throughput_counts_real_tokens_and_the_share_of_scoring(module, monkeypatch):
-    import callbacks.throughput as throughput
-
-    clock = iter([0.0, 2.0, 2.0, 3.0, 7.0, 8.0, 12.0])
-    monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(clock))
-    callback = Throughput()
-    batch = SimpleNamespace(num_tokens=100)
-    callback.on_train_batch_start(module.trainer, module, batch, 0)  # 0
-    callback.on_train_batch_end(module.trainer, module, None, batch, 0)  # 2: 50 tokens a second
-    callback.on_validation_start(module.trainer, module)  # 2
-    callback.on_validation_batch_start(module.trainer, module, batch, 0, 1)  # 3
-    callback.on_validation_batch_end(module.trainer, module, None, batch, 0, 1)  # 7: 4 s of scoring
-    callback.on_validation_end(module.trainer, module)  # 8: 6 s in all
-    found = metrics(module)
-    assert found["perf/tokens_per_s_per_device"] == pytest.approx(50)
-    assert found["perf/scoring_share_of_validation"] == pytest.approx(4 / 6)
-
-
-def test_training_flops_by_hand(tiny_folder):
-    from transformers import AutoModelForCausalLM
-
-    from callbacks.throughput import training_flops
-    from sce.model.build import add_lora
-    from sce.options import LoraOptions
-
-    model = add_lora(AutoModelForCausalLM.from_pretrained(tiny_folder), LoraOptions(r=2))
-    model.get_base_model().lm_head.requires_grad_(False)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_("lora_" in name)
-    q, kv, mlp = 48 * 64, 48 * 32, 48 * 64
-    frozen = 3 * (2 * q + 2 * kv + 3 * mlp)
-    adapter = 3 * 2 * (2 * (48 + 64) + 2 * (48 + 32))
-    attention = 6 * 3 * 4 * 16 * (10**2 + 20**2)
-    expected = 30 * (4 * frozen + 6 * adapter) + attention
-    assert training_flops(model, [10, 20]) == expected
-
-
-def test_mfu_is_logged_where_the_device_s_peak_is_known(module, monkeypatch):
-    import callbacks.throughput as throughput
-
-    monkeypatch.setattr(throughput, "_peak_flops", lambda _: 1000.0)
-    monkeypatch.setattr(throughput, "training_flops", lambda *_: 500.0)
-    clock = iter([0.0, 2.0, 2.0, 3.0])
-    monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(clock))
-    module.net = torch.nn.Identity()
-    callback, batch = Throughput(), SimpleNamespace(num_tokens=10, examples=[])
-    callback.on_train_batch_start(module.trainer, module, batch, 0)
-    callback.on_train_batch_end(module.trainer, module, None, batch, 0)
-    callback.on_validation_start(module.trainer, module)
-    callback.on_validation_end(module.trainer, module)
-    assert metrics(module)["perf/mfu"] == pytest.approx(0.25)

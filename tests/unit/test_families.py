@@ -243,10 +243,11 @@ def settings(name: str, *scorers: str) -> DecodeSettings:
     )
 
 
-def compare(name: str, padding: str, implementation: str) -> None:
+def compare(name: str, padding: str, implementation: str, chunk: int = 8192) -> None:
     model, batch = families.build(name, implementation), collate(EXAMPLES[padding])
     assert (batch.attention_mask is None) == (padding == "none")
-    for index, outcome in enumerate(decode(model, batch, settings(name))):
+    chosen = replace(settings(name), prefill_chunk=chunk)
+    for index, outcome in enumerate(decode(model, batch, chosen)):
         scores, answer = expected(name, padding, index)
         assert list(outcome.answer_ids) == answer
         assert set(outcome.scores) == set(scores)
@@ -262,6 +263,12 @@ def compare(name: str, padding: str, implementation: str) -> None:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_all_scorers_agree_with_full_attention(name, padding, implementation):
     compare(name, padding, implementation)
+
+
+@pytest.mark.parametrize("padding", EXAMPLES)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_prefill_in_chunks_gives_the_same(name, padding):
+    compare(name, padding, "sce_fused", chunk=4)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -1,0 +1,100 @@
+"""A signal ends a run between two optimiser steps, with a checkpoint, on all ranks alike."""
+
+import logging
+import signal
+import threading
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from sce.errors import StoppedBySignal
+from sce.module import SceModule
+
+_log = logging.getLogger("sce")
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
+)
+
+
+class GracefulStop(Callback):
+    """Stops on SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 (what SLURM sends before the time is up).
+
+    One rank may get the signal alone: ranks ask each other after every optimiser step and every
+    validation batch. RunCheckpoint, which stands later, then saves; a validation that was cut short
+    is made anew when the run goes on. A second signal ends the process as it would have without us.
+
+    Lightning's own handler for SIGTERM talks to the other ranks from within the handler, where it
+    can wait for ever; it is replaced as soon as there is something to save.
+    """
+
+    def __init__(self) -> None:
+        self._received = 0
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the signals over, from Lightning too."""
+        self._take_over()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The same for the validation of step 0."""
+        self._take_over()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Agree on stopping, where no gradients are pending."""
+        assert isinstance(pl_module, SceModule)
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            pl_module.stop_signal = self._agreed(pl_module)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Leave a validation at once: what it had to save was saved before it began."""
+        assert isinstance(pl_module, SceModule)
+        if received := self._agreed(pl_module):
+            step = trainer.global_step if trainer.state.fn == TrainerFn.FITTING else 0
+            raise StoppedBySignal(received, step, pl_module.facts.run_dir)
+
+    def _agreed(self, pl_module: LightningModule) -> int:
+        """The signal that any rank has got, 0 for none; a collective."""
+        if pl_module.trainer.world_size == 1:
+            return self._received
+        flag = torch.tensor(self._received, device=pl_module.device)
+        torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
+        return int(flag)
+
+    def _take_over(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in SIGNALS:
+            current = signal.getsignal(number)
+            if current != self._note:
+                self._before.setdefault(number, current)
+                signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: Any) -> None:
+        if self._received:
+            self._give_back()
+            signal.raise_signal(number)
+            return
+        self._received = number
+        name = signal.Signals(number).name
+        _log.info("%s: stopping after this step (once more to stop at once) ...", name)
+
+    def _give_back(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        self._give_back()

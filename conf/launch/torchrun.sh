@@ -1,0 +1,9 @@
+#!/bin/bash
+# On every node: HOST=node0 NODES=2 RANK_OF_NODE=0 bash conf/launch/torchrun.sh run_dir=runs/long
+# One process a GPU; node 0 is where the others meet. On one node: bash conf/launch/torchrun.sh run_dir=runs/long
+set -euo pipefail
+gpus=${GPUS:-8}
+
+torchrun --nnodes="${NODES:-1}" --node-rank="${RANK_OF_NODE:-0}" --nproc-per-node="$gpus" \
+  --rdzv-backend=c10d --rdzv-endpoint="${HOST:-localhost}:${PORT:-29500}" \
+  -m sce.train trainer=fsdp trainer.devices="$gpus" trainer.num_nodes="${NODES:-1}" "$@"

@@ -1,0 +1,71 @@
+"""Real processes: Lightning's own launcher with a signal half way, and torchrun."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from runs import TINY
+from sce.records import read_jsonl
+
+DISTRIBUTED = ["trainer.devices=2", "trainer.accelerator=cpu", "data.concept=real"]
+LIMIT_S = 240
+
+
+def command(model: Path, *overrides: str) -> list[str]:
+    return ["sce.train", *TINY, f"model.name_or_path={model}", *DISTRIBUTED, *overrides]
+
+
+@pytest.fixture
+def environment(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    names = ("RANK", "WORLD_SIZE", "MASTER_PORT", "SCE_RUN_DIR")
+    kept = {k: v for k, v in os.environ.items() if not k.endswith(names)}
+    return {**kept, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+
+
+def test_ctrl_c_ends_both_processes_and_the_run_goes_on(tiny_folder, tmp_path, environment):
+    options = ("trainer=ddp", "trainer.max_steps=2000", "save_every=1", "run_dir=mine")
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command(tiny_folder, *options)],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    checkpoint, end = tmp_path / "mine" / "checkpoints" / "last.ckpt", time.monotonic() + LIMIT_S
+    while not checkpoint.is_file() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.2)
+    os.kill(process.pid, signal.SIGINT)  # to rank 0 alone
+    _, errors = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 128 + signal.SIGINT, errors
+    assert "stopped by SIGINT at step" in errors and "Traceback" not in errors
+    import torch
+
+    step = torch.load(checkpoint, weights_only=True)["global_step"]
+    assert 1 <= step < 2000
+    assert all(row["step"] <= step for row in read_jsonl(tmp_path / "mine" / "records.jsonl"))
+
+
+def test_torchrun_writes_to_one_folder(tiny_folder, tmp_path, environment):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    torchrun += ["--nproc-per-node=2", "-m"]
+    (tmp_path / "runs" / "mdqa-real-real-seed0").mkdir(parents=True)  # so rank 0 numbers on
+    done = subprocess.run(
+        [*torchrun, *command(tiny_folder, "trainer=fsdp", "trainer.max_steps=2")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / "runs").iterdir() if any(path.iterdir())] == [
+        "mdqa-real-real-seed0-2"
+    ]
+    run_dir = tmp_path / "runs" / "mdqa-real-real-seed0-2"
+    assert [row["step"] for row in read_jsonl(run_dir / "records.jsonl")] == [0, 2]
+    assert (run_dir / "adapter" / "adapter_model.safetensors").is_file()

@@ -1,0 +1,181 @@
+"""One process, DDP and FSDP2 over two gloo ranks: the same run, and each goes on for another."""
+
+import csv
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ranks import run_ranks
+from runs import run_train
+from sce.errors import InputError, StoppedBySignal
+from sce.module import SceModule
+from sce.records import HeadScores, read_jsonl
+
+# Answers of unequal length, and five reference examples in batches of eight: one rank has none.
+# With AdamW's own eps a gradient of nothing but rounding would make a whole step.
+SHARED = ("logger=csv", "optimizer.lr=0.01", "optimizer.eps=1e-4", "data.concept=real")
+SHARED = (*SHARED, "batch.eval=8", "seed=3")
+TWO = ("trainer.devices=2", "trainer.accelerator=cpu", "batch.train=2")
+TWO = (*TWO, "trainer.accumulate_grad_batches=1")
+STRATEGIES = {
+    "one": ("batch.train=2", "trainer.accumulate_grad_batches=2"),
+    "ddp": (*TWO, "trainer.strategy=ddp"),
+    "fsdp": (*TWO, "trainer.strategy=fsdp"),
+}
+
+
+def trained(model, strategy: str, *overrides: str) -> None:
+    options = (*SHARED, *STRATEGIES[strategy], *overrides)
+    if strategy == "one":
+        run_train(model, *options)
+    else:
+        run_ranks(lambda: run_train(model, *options))
+
+
+def stopped(model, strategy: str, step: int, run_dir: str) -> None:
+    """Train until the last rank, and it alone, is told to stop while it takes step `step`."""
+    last = "0" if strategy == "one" else "1"
+    take = SceModule.optimizer_step
+
+    def interrupted(self, *args, **kwargs):
+        take(self, *args, **kwargs)
+        if self.global_step + 1 == step and os.environ.get("LOCAL_RANK", "0") == last:
+            signal.raise_signal(signal.SIGTERM)
+
+    def run():
+        with pytest.raises(StoppedBySignal, match=f"stopped by SIGTERM at step {step}"):
+            run_train(model, *SHARED, *STRATEGIES[strategy], f"run_dir={run_dir}")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SceModule, "optimizer_step", interrupted)
+        run() if strategy == "one" else run_ranks(run)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("strategies"))
+        yield tmp_path_factory.getbasetemp()
+
+
+@pytest.fixture(scope="module")
+def runs(folder, tiny_folder, tmp_path_factory):
+    for name in STRATEGIES:
+        trained(tiny_folder, name, f"run_dir={name}")
+    return {name: Path(name).absolute() for name in STRATEGIES}
+
+
+def checkpoint(run_dir):
+    return torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def rows(run_dir):
+    left_out = ("seconds", "time", "run", "warnings")
+    found = read_jsonl(run_dir / "records.jsonl")
+    return [{k: v for k, v in row.items() if k not in left_out} for row in found]
+
+
+def column(run_dir, name):
+    found = {}
+    for file in sorted((run_dir / "csv").glob("version_*/metrics.csv")):
+        with file.open() as stream:
+            lines = [line for line in csv.DictReader(stream) if line.get(name)]
+        assert len({line["step"] for line in lines}) == len(lines)
+        found |= {int(line["step"]): float(line[name]) for line in lines}
+    return found
+
+
+def assert_same_training(one, other, *, exactly: bool = False) -> None:
+    """Weights, moments and the last row; within float32's rounding unless exactly."""
+    first, second = checkpoint(one), checkpoint(other)
+    states = [first["state_dict"], second["state_dict"]]
+    for name in first["optimizer_states"][0]["state"]:
+        for moment in ("exp_avg", "exp_avg_sq"):
+            for state, saved in zip(states, (first, second), strict=True):
+                state[f"{name}.{moment}"] = saved["optimizer_states"][0]["state"][name][moment]
+    assert states[0].keys() == states[1].keys()
+    for name, weight in states[0].items():
+        if exactly:
+            assert torch.equal(weight, states[1][name]), name
+        else:
+            torch.testing.assert_close(weight, states[1][name], atol=TOLERANCE, rtol=1e-5)
+
+
+TOLERANCE = 1e-6
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp"])
+def test_losses_norms_and_adapter_are_those_of_one_process(runs, name):
+    for metric in ("train/loss", "train/grad_norm"):
+        one, two = (column(runs[run], metric) for run in ("one", name))
+        assert list(one) == list(two) == [1, 2, 3, 4]
+        np.testing.assert_allclose(list(one.values()), list(two.values()), rtol=1e-6)
+    assert_same_training(runs["one"], runs[name])
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp"])
+def test_every_example_counts_once_and_metrics_are_logged_once(runs, name):
+    assert list(column(runs[name], "val/f1")) == [0, 2, 4]
+    for one, two in zip(rows(runs["one"]), rows(runs[name]), strict=True):
+        assert (two["num_examples"], two["num_reference_examples"]) == (6, 5)
+        assert one["answer_nll"] == pytest.approx(two.pop("answer_nll"), rel=1e-6)
+        assert one["target_tokens"] == two["target_tokens"]
+        assert one["f1"] == two["f1"]
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp"])
+def test_scores_are_those_of_one_process(runs, name):
+    for step in (0, 2, 4):
+        one, two = (HeadScores.load(runs[n] / f"heads/step-{step:06d}.json") for n in ("one", name))
+        np.testing.assert_allclose(one.scores, two.scores, atol=1e-6)
+        np.testing.assert_allclose(one.per_example, two.per_example, atol=1e-6)
+
+
+def test_the_adapter_of_sharded_training_loads_in_one_process(runs, tiny_folder):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_folder)
+    model = PeftModel.from_pretrained(base, str(runs["fsdp"] / "adapter"))
+    saved = checkpoint(runs["fsdp"])["state_dict"]
+    own = dict(model.named_parameters())
+    for name, weight in saved.items():
+        assert torch.equal(own[name.removeprefix("net.")], weight)
+        assert weight.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "step"),
+    [
+        ("one", "fsdp", 3),
+        ("fsdp", "ddp", 3),
+        ("ddp", "one", 1),
+        ("fsdp", "fsdp", 2),  # a validation was due
+    ],
+)
+def test_a_signal_to_one_rank_stops_all_and_any_strategy_goes_on(
+    runs, tiny_folder, before, after, step
+):
+    run_dir = runs["one"].parent / f"{before}-{after}"
+    stopped(tiny_folder, before, step, str(run_dir))
+    assert checkpoint(run_dir)["global_step"] == step
+    trained(tiny_folder, after, f"run_dir={run_dir}", "resume=true")
+    assert_same_training(runs[after], run_dir, exactly=before == after)
+    assert [row["step"] for row in rows(run_dir)] == [0, 2, 4]
+    if before == after:
+        assert rows(run_dir) == rows(runs[after])
+
+
+def test_checkpoints_hold_the_trained_parts_alone(runs):
+    for run_dir in runs.values():
+        state = checkpoint(run_dir)["state_dict"]
+        assert state and all(".lora_" in name for name in state)
+
+
+def test_another_batch_a_step_is_refused(runs, tiny_folder):
+    with pytest.raises(InputError, match="examples a step=4, this command examples a step=2"):
+        run_train(tiny_folder, *SHARED, "batch.train=1", f"run_dir={runs['one']}", "resume=true")
