@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
 
 from sce.errors import StoppedBySignal
 from sce.module import SceModule
@@ -33,8 +32,12 @@ class GracefulStop(Callback):
         self._received = 0
         self._before: dict[int, Any] = {}
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the signals over before Lightning does, so that what is given back is not its."""
+        self._take_over()
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the signals over, from Lightning too."""
+        """Take SIGTERM back from Lightning."""
         self._take_over()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -61,8 +64,8 @@ class GracefulStop(Callback):
         """Leave a validation at once: what it had to save was saved before it began."""
         assert isinstance(pl_module, SceModule)
         if received := self._agreed(pl_module):
-            step = trainer.global_step if trainer.state.fn == TrainerFn.FITTING else 0
-            raise StoppedBySignal(received, step, pl_module.facts.run_dir)
+            run_dir, rank = pl_module.facts.run_dir, trainer.global_rank
+            raise StoppedBySignal(received, trainer.global_step, run_dir, rank)
 
     def _agreed(self, pl_module: LightningModule) -> int:
         """The signal that any rank has got, 0 for none; a collective."""

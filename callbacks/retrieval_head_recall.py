@@ -118,6 +118,10 @@ class RetrievalHeadRecall(Callback):
                 len(per_example),
             )
             return
+        names = ("seed", "concept", "context", "train_sha256")
+        tuning = {name: getattr(facts, name) for name in names}
+        # By which a reference knows its members, and that this is no longer the untuned model.
+        tuned = {"adapter": tuning | {"step": validation.step}} if validation.step else {}
         HeadScores(
             scorer=facts.scorer,
             mode=facts.mode,
@@ -125,7 +129,7 @@ class RetrievalHeadRecall(Callback):
             scores=mean_scores(per_example),
             num_examples=num_kept(per_example),
             per_example=per_example,
-            provenance=provenance(facts, run=facts.run, step=validation.step),
+            provenance=provenance(facts, run=facts.run, step=validation.step, **tuned),
         ).save(file)
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Checkpoints that a run can go on from: trainable parts, optimiser, schedule, data position."""
 
-from pathlib import Path
+import os
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -27,13 +27,20 @@ class RunCheckpoint(Callback):
         self.save_every = save_every
         self._saved = 0
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What a run goes on from is saved already."""
+        self._saved = trainer.global_step
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save where it is due, where a validation is to come, and where a signal ends the run."""
+        """Save where it is due, where a validation is to come, and where a signal ends the run.
+
+        Never between the micro-batches of a step, whose gradients are not saved.
+        """
         assert isinstance(pl_module, SceModule)
         step = trainer.global_step
-        if step == self._saved or not step:
+        if step == self._saved or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         every = trainer.val_check_batch
         due = isinstance(every, int) and step * trainer.accumulate_grad_batches % every == 0
@@ -53,5 +60,7 @@ class RunCheckpoint(Callback):
         new = file.with_name(".last-new.ckpt")
         trainer.save_checkpoint(new)  # every rank takes part
         if trainer.is_global_zero:
-            Path(new).replace(file)
+            with new.open("rb") as stream:
+                os.fsync(stream.fileno())
+            new.replace(file)
         self._saved = trainer.global_step

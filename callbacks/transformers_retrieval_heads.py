@@ -140,6 +140,13 @@ class RetrievalHeadsCallback(TrainerCallback):
             return
         first = HeadScores.load(file)
         require_same_score(first, str(file), self._own)
+        assert self._scoring is not None
+        for name in ("data_sha256", "prompt_sha256"):
+            if first.provenance.get(name) != self._scoring.origin[name]:
+                raise InputError(
+                    f"{file}: scored with another {name.removesuffix('_sha256')}, so it is not "
+                    "what this run began with; give the examples it was started with"
+                )
         # By example: the file's own mean is rounded, and would make a little of nothing learned.
         self._base = first.scores if first.per_example is None else first.per_example
 

@@ -210,6 +210,7 @@ def facts(parts: Parts, *, run: str, run_dir: Path, study: str | None = None) ->
         model=config.model.name_or_path,
         revision=_revision(parts.source),
         dtype=config.model.quantization or config.model.dtype,
+        attention=parts.attention.backend,
         versions={
             "python": platform.python_version(),
             **{name: version(name) for name in packages},

@@ -46,8 +46,10 @@ def unpack(checkpoint: dict[str, Any], accumulate: int) -> dict[str, Any]:
         loop = checkpoint["loops"]["fit_loop"]
         progress = loop["epoch_loop.batch_progress"]
         for counts in (progress["total"], progress["current"]):
-            for name in _COUNTERS:
-                counts[name] = counts[name] * accumulate // own["accumulate"]
+            ready = counts["ready"]
+            scaled = ready * accumulate // own["accumulate"]
+            # Of the batch under way the later counters are one behind, and stay so.
+            counts |= {name: scaled - (ready - counts[name]) for name in _COUNTERS}
         for loader in loop["state_dict"]["combined_loader"]:
             loader["batches"] = loader["batches"] * accumulate // own["accumulate"]
         own["accumulate"] = accumulate

@@ -44,6 +44,7 @@ class TrainerOptions:
     profiler: str | None = None
 
     def __post_init__(self) -> None:
+        require_in("trainer.strategy", self.strategy, ("auto", "ddp", "fsdp"))
         require(self.max_steps >= 1, f"trainer.max_steps must be >= 1, got {self.max_steps}")
         count = self.accumulate_grad_batches
         require(count >= 1, f"trainer.accumulate_grad_batches must be >= 1, got {count}")
@@ -109,6 +110,11 @@ class TrainConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("quantization", "compile", "liger"):
+            require(
+                self.trainer.strategy != "fsdp" or not getattr(self.model, name),
+                f"model.{name} does not go with trainer=fsdp; use trainer=ddp, or leave it out",
+            )
         require(self.val_every >= 1, f"val_every must be >= 1, got {self.val_every}")
         require(
             self.save_every is None or self.save_every >= 1,

@@ -106,16 +106,10 @@ def prefix_cache(model: Any, batch: Batch) -> DynamicCache:
     What does not change while only the answer's steps are meddled with: computed once, it serves
     any number of `decode` calls. Not for models that keep a state (`keeps_state`).
     """
-    cache, count = DynamicCache(), batch.num_prompt - 1
-    mask = batch.attention_mask
-    model(
-        input_ids=batch.input_ids[:, :count],
-        attention_mask=None if mask is None else mask[:, :count],
-        position_ids=batch.position_ids[:, :count],
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
+    cache = DynamicCache()
+    run = _Run(model, batch, DecodeSettings(scorers=()), None, Probe())
+    start = run.begin(cache)
+    run.forward(start, batch.num_prompt - 1, cache)
     return cache
 
 
@@ -126,6 +120,16 @@ def keeps_state(model: Any) -> bool:
     layers = DynamicCache(config=base_of(model).config).layers
     # By exact type: a layer with a state beside its keys is a kind of DynamicLayer too.
     return any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+
+
+def turns_with_length(model: Any) -> bool:
+    """Whether the rotary embedding turns by the longest position of a pass (longrope, dynamic)."""
+    if not isinstance(model, nn.Module):
+        return False
+    parameters = getattr(base_of(model).config.get_text_config(), "rope_parameters", None) or {}
+    kinds = [parameters, *(p for p in parameters.values() if isinstance(p, dict))]
+    told = [str(kind.get("rope_type", "")) for kind in kinds]
+    return any(kind == "longrope" or "dynamic" in kind for kind in told)
 
 
 def _crop(cache: DynamicCache, columns: int) -> None:
@@ -152,10 +156,10 @@ class _Run:
         """Prompt and gold answer; logits of the answer's columns, and the prompt's cache."""
         batch, tracer = self.batch, self.tracer
         cache = DynamicCache() if prefix is None else prefix
-        start = self._begin(cache)
+        start = self.begin(cache)
         if tracer is not None:
             self.probe.reads = tracer.prefill(start)
-        logits = self._forward(start, None, None if self.keeps_state else cache)
+        logits = self.forward(start, None, None if self.keeps_state else cache)
         if tracer is not None:
             tracer.keep_prefill(self.probe.take(tracer.num_layers))
             self.probe.reads = {}
@@ -167,19 +171,20 @@ class _Run:
             _crop(cache, batch.num_prompt)
         return logits, cache
 
-    def _begin(self, cache: DynamicCache) -> int:
+    def begin(self, cache: DynamicCache) -> int:
         """Prefill chunk by chunk up to the columns that are read; how many the cache now has."""
         start, chunk = cache.get_seq_length(), self.settings.prefill_chunk
         read = self.batch.num_prompt - 1 if self.tracer is None else self.tracer.first_row
-        while not self.keeps_state and read - start > chunk:
-            self._forward(start, start + chunk, cache)
+        whole = self.keeps_state or turns_with_length(self.model)
+        while not whole and read - start > chunk:
+            self.forward(start, start + chunk, cache)
             start += chunk
         return start
 
     def _refill(self, cache: DynamicCache) -> None:
         """The prompt by itself, for a model whose state cannot be cropped to it."""
         try:
-            self._forward(0, self.batch.num_prompt, cache)
+            self.forward(0, self.batch.num_prompt, cache)
         except ValueError as error:  # MiniMax wants a class of its own
             line = " ".join(str(error).split())[:160]
             raise InputError(
@@ -187,7 +192,7 @@ class _Run:
                 f"({line}); score it with mode=teacher_forced"
             ) from None
 
-    def _forward(
+    def forward(
         self, first: int, last: int | None, cache: DynamicCache | None
     ) -> Float[Tensor, "batch answer vocabulary"]:
         """The batch's columns first..last, the end where None."""

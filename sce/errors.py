@@ -11,16 +11,20 @@ class InputError(ValueError):
 class StoppedBySignal(Exception):
     """A run was told to stop, and did so in good order. Exit code 128 + the signal's number."""
 
-    def __init__(self, number: int, step: int, run_dir: Path) -> None:
+    def __init__(self, number: int, step: int, run_dir: Path, rank: int) -> None:
         """Say what happened, and how to go on.
 
         Args:
             number: of the signal.
             step: optimiser steps that are saved; 0: none.
             run_dir: of the run.
+            rank: of the process. Others than rank 0 end with 0, since launchers kill the rest of a
+                group where one process does not, and rank 0 may have curves to send.
         """
         ending = f"at step {step}; go on with: run_dir={run_dir} resume=true, and the same options"
         if not step:
-            ending = "before the first step was saved; start it again"
+            ending = (
+                f"before the first step was saved; start it anew: run_dir={run_dir} resume=true"
+            )
         super().__init__(f"stopped by {signal.Signals(number).name} {ending}")
-        self.exit_code = 128 + number
+        self.exit_code = 0 if rank else 128 + number

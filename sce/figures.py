@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.lines import Line2D
 
+from sce.stats import head_set
+
 
 def head_maps(maps: Mapping[str, np.ndarray], *, title: str, tau: float | None = None) -> Figure:
     """Maps of [layers, heads] scores side by side on one colour scale.
@@ -28,7 +30,7 @@ def head_maps(maps: Mapping[str, np.ndarray], *, title: str, tau: float | None =
     for axis, (caption, scores) in zip(axes, maps.items(), strict=True):
         axis.imshow(scores, aspect="auto", cmap="magma_r", vmin=0, vmax=high, origin="lower")
         if tau is not None:
-            chosen = np.argwhere(scores > tau)
+            chosen = np.argwhere(head_set(scores, tau))
             axis.scatter(
                 chosen[:, 1],
                 chosen[:, 0],

@@ -72,6 +72,8 @@ class SceModule(L.LightningModule):
         """The logger's own name for this run, which a resumed run keeps."""
         self.validation_due = False
         """A validation of this step is to come, or not yet through."""
+        self.validated = -1
+        """Step of the last validation that went through."""
         self.stop_signal = 0
         """Number of the signal that ends the run after this step; 0: none."""
         self.target_tokens = 0
@@ -165,7 +167,8 @@ class SceModule(L.LightningModule):
         """Leave where a signal said so; the callbacks have saved by now."""
         del outputs, batch, batch_idx
         if self.stop_signal:
-            raise StoppedBySignal(self.stop_signal, self.global_step, self.facts.run_dir)
+            run_dir, rank = self.facts.run_dir, self.trainer.global_rank
+            raise StoppedBySignal(self.stop_signal, self.global_step, run_dir, rank)
 
     # -- validation -------------------------------------------------------------------------------
 
@@ -203,7 +206,7 @@ class SceModule(L.LightningModule):
             reference=tuple(row[0] for row in reference),
             scores={key: np.stack([row[1][key].numpy() for row in reference]) for key in keys},
         )
-        self.last_validation = validation
+        self.last_validation, self.validated = validation, validation.step
         self.hand_on({**self._accuracy(), "val/answer_nll": validation.answer_nll})
 
     def _accuracy(self) -> dict[str, float | None]:
@@ -259,6 +262,7 @@ class SceModule(L.LightningModule):
             "logger_id": self.logger_id,
             "target_tokens": self.target_tokens,
             "validation_due": self.validation_due,
+            "validated": self.validated,
             "accumulate": self.trainer.accumulate_grad_batches,
         }
         pack(checkpoint, self, own)
@@ -267,11 +271,13 @@ class SceModule(L.LightningModule):
         """Restore the token count, and whether a validation was to come."""
         own = unpack(checkpoint, self.trainer.accumulate_grad_batches)
         self.target_tokens = int(own["target_tokens"])
-        self.validation_due = bool(own["validation_due"])
+        self.validation_due, self.validated = bool(own["validation_due"]), int(own["validated"])
 
     def on_train_start(self) -> None:
         """Make up for the validation that the run was interrupted before the end of."""
         if self.validation_due:
+            loop = self.trainer.fit_loop.epoch_loop.val_loop
+            loop.restarting = False  # from its first batch, whatever the last one had got to
             self.trainer.validating = True
-            self.trainer.fit_loop.epoch_loop.val_loop.run()
+            loop.run()
             self.trainer.training = True

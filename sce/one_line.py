@@ -40,7 +40,8 @@ def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         except StoppedBySignal as stopped:
-            sys.stderr.write(f"sce: {stopped}\n")
+            if stopped.exit_code:
+                sys.stderr.write(f"sce: {stopped}\n")
             sys.exit(stopped.exit_code)
         except Exception as error:
             message = _user_message(error)

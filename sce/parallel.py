@@ -4,6 +4,7 @@ Every rank holds a part of each weight and gathers a layer when it is its turn. 
 another type than the adapter (bfloat16 and float32): nothing is cast on the way.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,6 +17,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
+from sce.errors import InputError
 from sce.model.build import base_of
 
 TIMEOUT = timedelta(minutes=30)
@@ -79,6 +81,31 @@ def gathered(model: nn.Module) -> Iterator[None]:
             unit.reshard()
             # The root stays gathered between forward and backward, as torch has it.
             unit.set_reshard_after_forward(unit is not units[0], recurse=False)
+
+
+def require_launched(devices: int, num_nodes: int) -> None:
+    """See that as many processes were started as the run is to have, where others start them.
+
+    Raises:
+        InputError: torchrun or srun started another number.
+    """
+    launched, wanted = _num_launched(), devices * num_nodes
+    if launched not in (None, wanted):
+        raise InputError(
+            f"{launched} processes were started, but trainer.devices={devices} x "
+            f"trainer.num_nodes={num_nodes} makes {wanted}; say how many there are (conf/launch)"
+        )
+
+
+def _num_launched() -> int | None:
+    """Processes that torchrun or srun started; None where Lightning is to start them itself."""
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        return int(os.environ["WORLD_SIZE"])
+    inside = "SLURM_PROCID" in os.environ and "SLURM_NTASKS" in os.environ
+    # Of an interactive shell Lightning makes nothing either.
+    if inside and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        return int(os.environ["SLURM_NTASKS"])
+    return None
 
 
 def trained_state(model: nn.Module) -> dict[str, Any]:

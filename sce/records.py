@@ -72,6 +72,8 @@ class RunFacts:
     """The hub's commit of the model's files, else `model.revision` as it was given."""
     dtype: str = ""
     """Storage type of the base model while it was tuned or scored."""
+    attention: str = ""
+    """The backend that was taken; scores do not depend on it."""
     versions: Mapping[str, str] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     """Adapter, optimiser and examples a step, by the names of the options."""
@@ -84,7 +86,8 @@ class RunFacts:
         data = ("train_sha256", "eval_sha256", "reference_sha256", "prompt_sha256")
         names = ("weights_sha256", *data, "seed", "scorer", "mode", "match")
         plain = {name: getattr(self, name) for name in names}
-        return {**plain, **rope_in_use(self.rope), **self.recipe}
+        version = {"version of sce": self.versions.get("sce")}
+        return {**plain, "dtype": self.dtype, **version, **rope_in_use(self.rope), **self.recipe}
 
 
 @dataclass
@@ -253,7 +256,7 @@ def provenance(facts: RunFacts, **more: Any) -> dict[str, Any]:
     """Where scores come from: everything of a run that changes them."""
     of_run = asdict(facts)
     names = ("model", "revision", "dtype", "weights_sha256", "prompt_sha256", "context_tokens")
-    names = (*names, "seed", "rope", "versions")
+    names = (*names, "seed", "rope", "attention", "versions")
     chosen = {name: of_run[name] for name in names}
     return {**chosen, "data_sha256": facts.reference_sha256, **more}
 

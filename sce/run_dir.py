@@ -32,7 +32,9 @@ def choose_run_dir(wanted: str | None, *, name: str, seed: int, resume: bool) ->
         return Path(os.environ.get(_VARIABLE) or wanted or base).expanduser().absolute()
     if wanted is not None:
         run_dir = Path(wanted).expanduser().absolute()
-        if resume and not (run_dir / CHECKPOINT).is_file():
+        # A run that was stopped before its first checkpoint has its config, and starts anew.
+        begun = (run_dir / CHECKPOINT).is_file() or (run_dir / "config.yaml").is_file()
+        if resume and not begun:
             raise InputError(f"resume=true: no {CHECKPOINT} in run_dir={run_dir}")
         if run_dir.exists() and not resume:
             raise InputError(
@@ -52,6 +54,8 @@ def rewind(run_dir: Path, step: int) -> None:
     Rows of records.jsonl, and scores, curves, predictions and figures.
     """
     drop_rows_after(run_dir / "records.jsonl", step)
+    if step < 0:  # begun anew, with a run of its own at the logger's
+        (run_dir / "logged.json").unlink(missing_ok=True)
     for folder in ("heads", "curves", "predictions", "figures"):
         for file in (run_dir / folder).glob("*-*"):
             number = file.stem.rpartition("-")[2]

@@ -188,7 +188,7 @@ class Scoring:
         encoder = Encoder(tokenizer)
         self._encoded = [encoder.encode(example) for example in examples]
         self._lengths = [len(example.prompt_ids) for example in self._encoded]
-        self._origin = {
+        self.origin = {
             "data_sha256": data_sha256(examples),
             "prompt_sha256": encoder.prompt_sha256(self._task),
             "context_tokens": max(self._lengths),
@@ -264,7 +264,7 @@ class Scoring:
             "dtype": str(base.dtype).removeprefix("torch."),
             "weights_sha256": None,
             "adapter_sha256": adapter_sha256(model),
-            **self._origin,
+            **self.origin,
             "seed": None,
             "rope": {"theta": theta, "was": theta},
             "versions": {"python": platform.python_version(), **versions},

@@ -147,17 +147,15 @@ def _fit(
     module.logger_id = run_id(run_logger)
     exit_code = 1
     try:
+        if config.resume and is_rank_zero():
+            rewind(known.run_dir, -1 if resumed is None else resumed["validated"])
         if resumed is None:
             trainer.validate(module, data, verbose=False)
             trainer.fit(module, data)
         else:
             _log.info("going on from step %d", resumed["step"])
-            if is_rank_zero():
-                rewind(known.run_dir, resumed["step"])
             trainer.fit(module, data, ckpt_path=str(known.run_dir / CHECKPOINT))
-        trained = resumed is None or trainer.global_step > resumed["step"]
-        last = module.last_validation
-        if trained and (last is None or last.step != trainer.global_step):
+        if module.validated != trainer.global_step:
             trainer.validate(module, data, verbose=False)
         exit_code = 0
     finally:
@@ -170,14 +168,14 @@ def _trainer(config: TrainConfig, run_dir: Path) -> "L.Trainer":
     from hydra.utils import instantiate
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    from sce.parallel import ShardedStrategy
+    from sce.parallel import ShardedStrategy, require_launched
 
     callbacks = [instantiate(c) for c in config.callbacks.values() if c is not None]
     options = _plain(config)["trainer"]
     if options["strategy"] == "fsdp":
         options["strategy"] = ShardedStrategy()
     try:
-        return L.Trainer(
+        trainer = L.Trainer(
             **options,
             callbacks=callbacks,
             logger=False,
@@ -195,6 +193,8 @@ def _trainer(config: TrainConfig, run_dir: Path) -> "L.Trainer":
     except (MisconfigurationException, *_REFUSALS) as error:
         line = " ".join(str(error).split())
         raise InputError(f"trainer: Lightning refuses these options: {line}") from error
+    require_launched(trainer.num_devices, trainer.num_nodes)
+    return trainer
 
 
 def _recipe(config: TrainConfig, parts: "Parts", world_size: int) -> dict[str, Any]:
@@ -206,12 +206,14 @@ def _recipe(config: TrainConfig, parts: "Parts", world_size: int) -> dict[str, A
     plain, accumulate = _plain(config), config.trainer.accumulate_grad_batches
     options = {f"{part}.{n}": v for part in ("lora", "optimizer") for n, v in plain[part].items()}
     a_step = config.batch.train * accumulate * world_size
-    num_train = parts.splits["train"].card["num_examples"]
+    num_train = parts.splits["train"].card["num_examples"] // config.data.questions_per_context
     if num_train < a_step:
         raise InputError(
             f"data.train has {num_train} examples, fewer than the {a_step} of one optimiser step: "
             f"batch.train={config.batch.train} x {accumulate} batches x {world_size} devices"
         )
+    names = ("precision", "gradient_clip_val")
+    options |= {f"trainer.{name}": plain["trainer"][name] for name in names}
     return {**options, "examples a step": a_step}
 
 
@@ -221,12 +223,13 @@ def _checkpoint_to_resume(config: TrainConfig, known: "RunFacts") -> dict[str, A
     Raises:
         InputError: it cannot be read, or belongs to another run than this command describes.
     """
-    if not config.resume:
+    if not config.resume or not (known.run_dir / CHECKPOINT).is_file():
         return None
     from sce.checkpoint import read
 
     saved = read(known.run_dir / CHECKPOINT, known)
-    return {"step": int(saved["global_step"]), "logger_id": saved["sce"]["logger_id"]}
+    names = ("logger_id", "validated")
+    return {"step": int(saved["global_step"]), **{name: saved["sce"][name] for name in names}}
 
 
 def _with_reference(config: TrainConfig, known: "RunFacts", overrides: list[str]) -> "RunFacts":

@@ -11,16 +11,23 @@ from sce.data.encode import Encoded
 
 
 class EpochSampler(Sampler[int]):
-    """A permutation drawn from (seed, epoch), every world_size-th index from `rank` on.
+    """A permutation drawn from (seed, epoch), in optimiser steps shared out among ranks.
 
-    An epoch is cut to whole optimiser steps: `step_size` examples a step on each rank. What is left
-    over differs from epoch to epoch.
+    An epoch is cut to whole steps: `step_size` examples a step on each rank. What is left over
+    differs from epoch to epoch. Within a step the shortest come first, and ranks take turns: micro-
+    batches hold examples of like length, and which step an example is in does not depend on that.
     """
 
     def __init__(
-        self, size: int, seed: int, *, step_size: int = 1, rank: int = 0, world_size: int = 1
+        self,
+        lengths: Sequence[int],
+        seed: int,
+        *,
+        step_size: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
-        self.size, self.seed, self.step_size = size, seed, step_size
+        self.lengths, self.seed, self.step_size = lengths, seed, step_size
         self.rank, self.world_size = rank, world_size
         self.epoch, self.skip = 0, 0
 
@@ -29,12 +36,15 @@ class EpochSampler(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.size // (self.world_size * self.step_size) * self.step_size
+        return len(self.lengths) // (self.world_size * self.step_size) * self.step_size
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(self.size, generator=generator)[: len(self) * self.world_size]
-        own = order[self.rank :: self.world_size].tolist()
+        order = torch.randperm(len(self.lengths), generator=generator).tolist()
+        a_step, own = self.step_size * self.world_size, []
+        for start in range(0, len(self) * self.world_size, a_step):
+            step = sorted(order[start : start + a_step], key=lambda i: self.lengths[i])
+            own += step[self.rank :: self.world_size]
         own, self.skip = own[self.skip :], 0
         return iter(own)
 
@@ -69,7 +79,8 @@ class ResumableLoader(DataLoader):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on after that many batches. Lightning sets the epoch too late, so it is set here."""
         self._epochs.set_epoch(state["epoch"])
-        self._resume_at = state["batches"] % len(self)
+        # Handed out before the first one is asked for too: a checkpoint may be written by then.
+        self._handed_out = self._resume_at = state["batches"] % len(self)
 
 
 class Contexts(Dataset[list[Encoded]]):
@@ -80,6 +91,11 @@ class Contexts(Dataset[list[Encoded]]):
 
     def __len__(self) -> int:
         return len(self._encoded) // self._together
+
+    @property
+    def lengths(self) -> list[int]:
+        """Prompt tokens of each context's first question."""
+        return _lengths(self._encoded)[:: self._together][: len(self)]
 
     def __getitem__(self, item: int) -> list[Encoded]:
         first = item * self._together
@@ -115,7 +131,7 @@ def train_loader(
         encoded,  # type: ignore[arg-type]
         batch_size=batch_size,
         sampler=EpochSampler(
-            len(encoded), seed, step_size=step_size, rank=rank, world_size=world_size
+            _lengths(encoded), seed, step_size=step_size, rank=rank, world_size=world_size
         ),
         collate_fn=collate_shared if isinstance(encoded, Contexts) else collate,
         drop_last=True,
@@ -127,6 +143,14 @@ def eval_loader(
     encoded: Sequence[Encoded], batch_size: int, rank: int = 0, world_size: int = 1
 ) -> DataLoader[Batch]:
     """Whole batches dealt to ranks; a rank short of one gets a batch of weight 0."""
-    lengths = getattr(encoded, "lengths", None) or [len(e.prompt_ids) for e in encoded]
-    indices = deal_batches(lengths, batch_size, world_size)
+    indices = deal_batches(_lengths(encoded), batch_size, world_size)
     return DataLoader(_Batches(encoded, indices[rank::world_size]), batch_size=None)
+
+
+def _lengths(encoded: Sequence[Encoded] | Contexts) -> list[int]:
+    """Prompt tokens of every item; a split knows them without reading its examples."""
+    known = getattr(encoded, "lengths", None)
+    if known is not None:
+        return list(known)
+    assert not isinstance(encoded, Contexts)
+    return [len(example.prompt_ids) for example in encoded]

@@ -84,7 +84,7 @@ def _require_members(
             "an average is taken over at least two differently tuned models: name two or more "
             "files that sce.score wrote with different adapters"
         )
-    tuned = base is not None and {"adapter_sha256", "members"} & {
+    tuned = base is not None and {"adapter_sha256", "adapter", "members"} & {
         name for name, value in base.provenance.items() if value
     }
     if tuned:

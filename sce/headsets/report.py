@@ -116,8 +116,8 @@ def _notes(compared: Compared) -> str:
     base = compared.base or "each reference's own"
     return "\n".join(
         [
-            "[a, b]: 95% bootstrap interval over the run's examples, the reference as it is; noise "
-            "lowers a cosine, so its interval may lie below it.",
+            "[a, b]: 95% bootstrap interval over the run's examples, with the reference's where "
+            "they are the same; of a cosine around the estimate, since noise lowers it.",
             "null: recall of as many heads at random; by layer: of as many in every layer; p: how "
             "often these recall as much.",
             f"learned: beyond the untuned model's set, of changes against it ({base}).",

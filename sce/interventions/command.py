@@ -135,11 +135,11 @@ def answer_patched(config: InterveneConfig) -> Answered:
     folders = {SOURCE: _folder(config.source), TARGET: _folder(config.target)}
     given = {name: folder for name, folder in folders.items() if folder is not None}
     require_same_base(given)
-    asked = config.model.rope_theta
+    asked = replace(config.model)  # the adapter's own is filled in where something is left out
     first, *others = given.values()
     parts = _parts(config, [config.split], first)
-    if asked is None and len(given) < len(folders):
-        require_rope_of_base(given, parts.own_rope_theta)
+    if len(given) < len(folders):
+        require_rope_of_base(given, parts.own_rope_theta, asked)
     for folder in others:
         fit_options_to_adapter(config.model, parts.source, folder)
     scores = read_scores(config, parts.shape, parts.source.sha256)

@@ -128,8 +128,9 @@ def with_controls(
     except InputError as error:
         none = "num_controls=0" if config.method == "knockout" else "leave random out of sets="
         most = (shape[0] * shape[1] - len(headless)) // 2
-        fewer = f"{_fewer(config)} ({most} heads at most)"
-        raise InputError(f"{error}: {fewer}, or {none} for no control") from None
+        # The sets of several files together are never drawn from.
+        at_most = f" ({most} heads at most)" if len({c.name for c in sized}) == 1 else ""
+        raise InputError(f"{error}: {_fewer(config)}{at_most}, or {none} for no control") from None
     return made
 
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from sce.errors import InputError
 from sce.model.build import read_adapter_note
-from sce.options import rope_in_use
+from sce.options import ModelOptions, rope_in_use
 
 # In place of an adapter's name: the base model with every adapter switched off.
 UNTUNED = "untuned"
@@ -78,12 +78,15 @@ def _scaling(note: Mapping[str, Any]) -> str:
     return str(rope_in_use(note.get("rope") or {})["rope_scaling"] or "none")
 
 
-def require_rope_of_base(folders: Mapping[str, Path], own: float | None) -> None:
+def require_rope_of_base(
+    folders: Mapping[str, Path], own: float | None, asked: ModelOptions
+) -> None:
     """Refuse adapters beside the untuned model where they were tuned under another RoPE than its.
 
     Args:
         folders: name -> folder.
         own: the untuned model's theta; None: it has none.
+        asked: what the user gave; a theta or scaling that is given is meant for both models.
 
     Raises:
         InputError: an adapter's note says another theta, or a scaling. On one base in memory both
@@ -91,17 +94,18 @@ def require_rope_of_base(folders: Mapping[str, Path], own: float | None) -> None
     """
     for name, folder in folders.items():
         note = read_adapter_note(folder)
-        theta = (note.get("rope") or {}).get("theta")
-        if _scaling(note) != "none":
-            raise InputError(
-                f"{name}={folder} was tuned with rope_scaling {_scaling(note)}, and the untuned "
-                "model beside it has none; name an adapter of that scaling for both"
-            )
-        if theta is not None and own is not None and theta != own:
+        theta, scaling = (note.get("rope") or {}).get("theta"), _scaling(note)
+        if asked.rope_theta is None and theta is not None and own is not None and theta != own:
             raise InputError(
                 f"{name}={folder} was tuned with rope_theta={theta:g}, and the untuned model "
                 f"beside it has {own:g}; name an adapter for both, or give "
                 f"model.rope_theta={theta:g} to have the untuned model run under it too"
+            )
+        if asked.rope_scaling is None and scaling != "none":
+            raise InputError(
+                f"{name}={folder} was tuned with rope_scaling {scaling}, and the untuned model "
+                "beside it has none; name an adapter for both, or give model.rope_scaling to have "
+                "the untuned model run under it too"
             )
 
 

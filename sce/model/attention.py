@@ -18,14 +18,13 @@ is a function that the queries go through first (knockout by uniform attention).
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -34,71 +33,22 @@ from transformers.modeling_flash_attention_utils import _flash_attention_forward
 
 from sce.data.batch import Suffixes
 from sce.errors import InputError
+from sce.model.backends import IMPLEMENTATIONS, Choice, choose
 from sce.model.masks import CausalRows, tell_rows
 from sce.model.rows import How, attend, mix, row_logits, row_weights
 from sce.model.suffixes import SuffixRows, attend_suffixes, check_suffixes
 
-# Backend -> the name it is registered under. Without "flash" in it (transformers takes such names
-# for kernels that it has to load itself) and without "sdpa" (it refuses such names for models that
-# cap their logits or have sinks, which are worked out explicitly here).
-IMPLEMENTATIONS = {
-    "sdpa": "sce_fused",
-    "eager": "sce_eager",
-    "flash_attention_2": "sce_fa2",
-    "flash_attention_3": "sce_fa3",
-}
-_PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
 # Rows of a mask that stand in memory at a time.
 CHUNK_ROWS = 256
+# SDPA's kernels on a GPU, best first; the last one, which makes the whole matrix, where none can.
+_SDPA_ORDER = (
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+)
+__all__ = ["IMPLEMENTATIONS", "Choice", "attention", "choose", "register"]
 Kernel = Callable[..., tuple[Tensor, Tensor | None]]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The attention backend of a run and why it was taken."""
-
-    backend: str
-    reason: str
-
-    @property
-    def implementation(self) -> str:
-        """The name transformers knows it by."""
-        return IMPLEMENTATIONS[self.backend]
-
-
-def choose(wanted: str, *, on_gpu: bool, dtype: str) -> Choice:
-    """Pick the backend: `auto` takes flash-attn where it is installed and usable, else SDPA.
-
-    Args:
-        wanted: auto, or a backend.
-        on_gpu: whether the model will run on a GPU.
-        dtype: of the base model; flash-attn has no float32.
-
-    Raises:
-        InputError: a backend that is unknown, or that this run cannot use.
-    """
-    if wanted == "auto":
-        lacking = _lacking("flash_attention_2", on_gpu, dtype)
-        if lacking is None:
-            return Choice("flash_attention_2", "auto: flash-attn is installed and there is a GPU")
-        return Choice("sdpa", f"auto: flash-attn needs {lacking}")
-    if wanted not in IMPLEMENTATIONS:
-        raise InputError(f"attention={wanted}: choose from auto, {', '.join(IMPLEMENTATIONS)}")
-    lacking = _lacking(wanted, on_gpu, dtype) if wanted in _PACKAGES else None
-    if lacking is not None:
-        raise InputError(f"attention={wanted} needs {lacking}; use attention=auto")
-    return Choice(wanted, "as asked for")
-
-
-def _lacking(backend: str, on_gpu: bool, dtype: str) -> str | None:
-    """What a flash backend needs and this run does not have; None if nothing."""
-    if not on_gpu:
-        return "a GPU, and this run is on the CPU"
-    if find_spec(_PACKAGES[backend]) is None:
-        return f"the package {_PACKAGES[backend]} (pip install 'sce[flash]')"
-    if dtype == "float32":
-        return "model.dtype=bfloat16"
-    return None
 
 
 def attention(  # noqa: PLR0913 - the signature is transformers'
@@ -160,11 +110,12 @@ def _by_backend(
     query, key, value = qkv
     if backend == "eager":
         return kernel(query, key, value, _additive(mask, query.dtype))
-    if backend != "sdpa":
-        return kernel(query, key, value, mask.padding)
-    if how[1:] != (None, None):  # SDPA has neither caps nor sinks
+    # SDPA has neither caps nor sinks, and flash-attn 2 would leave sinks out without a word.
+    if how[2] is not None or (how[1] is not None and backend == "sdpa"):
         rows = partial(_explicit, query, key, value, how)
         return _by_chunks(rows, mask), None
+    if backend != "sdpa":
+        return kernel(query, key, value, mask.padding)
     return _without_dense_mask(kernel, query, key, value, mask), None
 
 
@@ -244,10 +195,18 @@ def _additive(mask: CausalRows, dtype: torch.dtype) -> Float[Tensor, "batch 1 qu
 
 def _kernel(backend: str, module: nn.Module) -> Kernel:
     if backend == "sdpa":
-        return sdpa_attention_forward
+        return _sdpa
     if backend == "eager":
         return vars(sys.modules[type(module).__module__])["eager_attention_forward"]
     return partial(_flash, backend)
+
+
+def _sdpa(module: nn.Module, query: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+    """Transformers' way into SDPA, whose kernels are tried in our order on a GPU."""
+    if not query.is_cuda:
+        return sdpa_attention_forward(module, query, *args, **kwargs)
+    with sdpa_kernel(list(_SDPA_ORDER), set_priority=True):
+        return sdpa_attention_forward(module, query, *args, **kwargs)
 
 
 def _flash(  # noqa: PLR0913 - the signature is transformers'

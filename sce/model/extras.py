@@ -3,6 +3,7 @@
 Asked for and not to be had is an error, in one line, before any weights load.
 """
 
+import os
 from importlib.util import find_spec
 from typing import Any
 
@@ -46,13 +47,15 @@ def quantized(options: ModelOptions) -> dict[str, Any]:
     """What `from_pretrained` is told of quantisation; nothing where there is none."""
     if options.quantization is None:
         return {}
+    # Lightning sets the device later; its own launcher's first process has no number yet.
+    local_rank = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
     config = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
-    return {"quantization_config": config, "device_map": {"": torch.cuda.current_device()}}
+    return {"quantization_config": config, "device_map": {"": local_rank}}
 
 
 def fuse(model: PreTrainedModel) -> None:

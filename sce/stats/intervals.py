@@ -73,7 +73,8 @@ def comparison_intervals(  # noqa: PLR0913 - what is compared, and how it is dra
         num_resamples=num_resamples,
     )
     undrawn = OF_REFERENCE if "r" in still else ()
-    undrawn = (*undrawn, *OF_REFERENCE_AND_BASE) if {"r", "b"} <= still.keys() else undrawn
+    # Of two maps that share what is odd about the examples, one alone would say too little.
+    undrawn = (*undrawn, *OF_REFERENCE_AND_BASE) if still else undrawn
     return found | dict.fromkeys(undrawn)
 
 

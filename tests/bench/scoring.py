@@ -67,6 +67,7 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
             found |= detection.compare(__file__, options.model, sizes)
             continue
         spec = {"part": part, "small": options.small, "model": options.model}
+        spec["rounds"] = options.rounds
         result = machine.isolated(__file__, spec)
         rows += result.get("rows", [{"what": part, **result}])
         machine.print_table(part, result.get("rows", [result]), COLUMNS)
@@ -107,6 +108,7 @@ def worker(spec: dict[str, Any]) -> dict[str, Any]:
     if "part" not in spec:
         return detection.worker(spec)
     sizes = SMALL if spec["small"] else Sizes()
+    sizes = replace(sizes, rounds=spec["rounds"] or sizes.rounds)
     if spec["part"] == "patching":
         model = patching.two_adapters(spec["model"])
         return {"rows": [_patching(model, sizes, shared) for shared in (False, True)]}
@@ -254,6 +256,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Options of this bench alone."""
     every = "generate,loop,teacher_forced,ov_write,query_focused,patching,detection"
     parser.add_argument("--parts", default=every, help="which, by commas")
+    parser.add_argument("--rounds", type=int, default=0, help="of each ratio; 0: twelve")
 
 
 if __name__ == "__main__":

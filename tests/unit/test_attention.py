@@ -17,6 +17,7 @@ from transformers import (
 
 from sce.errors import InputError
 from sce.model import attention
+from sce.model import backends as choices
 from sce.model.capture import probing
 from sce.model.projections import attention_modules
 from sce.model.reads import LookedAt
@@ -274,17 +275,36 @@ def test_auto_says_what_it_took_and_why(monkeypatch):
     def auto(**changes):
         return attention.choose("auto", **{"on_gpu": True, "dtype": "bfloat16", **changes})
 
+    def machine(capability: int, *modules: str) -> None:
+        monkeypatch.setattr(choices, "find_spec", lambda name: name in modules or None)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (capability, 0))
+
+    machine(8)
     assert auto(on_gpu=False).backend == "sdpa"
-    assert "a GPU" in auto(on_gpu=False).reason
-    monkeypatch.setattr(attention, "find_spec", lambda name: None)
-    assert "the package flash_attn" in auto().reason
-    monkeypatch.setattr(attention, "find_spec", lambda name: object())
-    assert auto().backend == "flash_attention_2"
+    assert auto(on_gpu=False).reason.endswith("it needs a GPU, and this run is on the CPU")
     assert "bfloat16" in auto(dtype="float32").reason
+    assert auto().backend == "sdpa"
+    assert "version 2 needs the package flash-attn" in auto().reason
+    machine(9, "flash_attn", "flash_attn_interface", "flash_attn.cute")
+    assert auto().backend == "flash_attention_4"
+    machine(9, "flash_attn", "flash_attn_interface")
+    assert auto().backend == "flash_attention_3"
+    assert "version 4 needs the package flash-attn-4" in auto().reason
+    machine(8, "flash_attn", "flash_attn_interface", "flash_attn.cute")
+    assert auto().backend == "flash_attention_2"
+    assert "version 3 needs a GPU of compute capability 9.x, and this one is 8.x" in auto().reason
+    with pytest.raises(InputError, match=r"9\.x or 10\.x, and this one is 8\.x; use"):
+        attention.choose("flash_attention_4", on_gpu=True, dtype="bfloat16")
     with pytest.raises(InputError, match="a GPU"):
         attention.choose("flash_attention_2", on_gpu=False, dtype="bfloat16")
     with pytest.raises(InputError, match="choose from auto"):
         attention.choose("fast", on_gpu=True, dtype="bfloat16")
+
+
+def test_flash_attention_4_without_flash_attn_is_absent_and_no_error(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    with pytest.raises(InputError, match="needs the package flash-attn-4"):
+        attention.choose("flash_attention_4", on_gpu=True, dtype="bfloat16")
 
 
 @pytest.mark.parametrize("backend", attention.IMPLEMENTATIONS)
@@ -292,7 +312,7 @@ def test_a_model_builds_under_every_registered_name(backend):
     assert build("llama", attention.IMPLEMENTATIONS[backend]) is not None
 
 
-@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("version", [2, 3, 4])
 def test_flash_is_handed_the_rows_it_expects(monkeypatch, version):
     """Without a GPU: what would go to flash-attn, with the kernel's place taken by SDPA."""
     seen = []
@@ -316,6 +336,19 @@ def test_flash_is_handed_the_rows_it_expects(monkeypatch, version):
     assert seen[0][0].tolist() == inputs("left")["attention_mask"].bool().tolist()
 
 
+def test_sinks_never_go_to_a_flash_kernel_that_would_leave_them_out(monkeypatch):
+    import families
+
+    def kernel(*args, **kwargs):
+        raise AssertionError("flash-attn 2 has no sinks")
+
+    monkeypatch.setattr(attention, "_flash_attention_forward", kernel)
+    ids = torch.tensor([[3, 5, 7, 4, 6, 9, 8, 3, 5, 5]])
+    with torch.no_grad():
+        flash, eager = (families.build("gpt_oss", n)(ids).logits for n in ("sce_fa2", "eager"))
+    torch.testing.assert_close(flash, eager, atol=2e-4, rtol=1e-3)
+
+
 def test_logits_are_float32_under_autocast_too():
     query, key = torch.randn(1, 4, 3, 16), torch.randn(1, 2, 9, 16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -323,7 +356,7 @@ def test_logits_are_float32_under_autocast_too():
 
 
 @pytest.mark.skipif(
-    not torch.cuda.is_available() or attention.find_spec("flash_attn") is None,
+    not torch.cuda.is_available() or choices.find_spec("flash_attn") is None,
     reason="needs a GPU and flash-attn",
 )
 @pytest.mark.parametrize("padding", PADDINGS)

@@ -23,6 +23,7 @@ from sce.model.adapters import (
     use_adapter,
 )
 from sce.model.projections import head_outputs
+from sce.options import ModelOptions
 from test_knockout import LONG, SETTINGS, SHORT, build, example, num_hooks
 
 HEAD = frozenset({(planted.LAYER, planted.HEAD)})
@@ -344,7 +345,9 @@ def test_adapters_of_different_bases_or_rope_are_refused(tmp_path, notes, messag
 def test_the_untuned_model_is_not_put_under_an_adapter_s_scaling(tmp_path):
     folders = save_adapters(tmp_path, target={"rope": {"theta": 1e4, "was": 1e4, "linear": 2.0}})
     with pytest.raises(InputError, match=r"rope_scaling .*, and the untuned model beside it"):
-        require_rope_of_base({"target": folders["target"]}, 1e4)
+        require_rope_of_base({"target": folders["target"]}, 1e4, ModelOptions(rope_theta=1e4))
+    asked = ModelOptions(rope_scaling={"type": "linear", "factor": 2})
+    require_rope_of_base({"target": folders["target"]}, 1e4, asked)
 
 
 def test_a_folder_without_an_adapter_is_refused(tmp_path):

@@ -67,13 +67,21 @@ def finished(peaky_folder, tmp_path_factory):
 def test_a_run_folder_holds_what_was_promised(finished):
     names = {path.name for path in finished.iterdir()}
     expected = {"config.yaml", "records.jsonl", "heads", "curves", "predictions", "figures"}
-    assert expected | {"adapter", "checkpoints", "log.txt", "csv"} == names
+    assert expected | {"adapter", "checkpoints", "log.txt", "csv", "logged.json"} == names
     kinds = {"heads": ("json", "npz"), "curves": ("json",), "predictions": ("jsonl",)}
     for folder, suffixes in kinds.items():
         files = sorted(path.name for path in (finished / folder).iterdir())
         assert files == [f"step-{step:06d}.{kind}" for step in (0, 2, 4) for kind in suffixes]
     assert not any("=" in str(path.name) for path in finished.rglob("*"))
     assert "recall" in (finished / "log.txt").read_text()
+
+
+def test_scores_of_a_run_say_which_tuned_model_they_are_of(finished):
+    first, last = (HeadScores.load(finished / f"heads/step-00000{n}.json") for n in (0, 4))
+    assert "adapter" not in first.provenance
+    row = read_jsonl(finished / "records.jsonl")[-1]
+    assert last.provenance["adapter"]["train_sha256"] == row["train_sha256"]
+    assert last.provenance["adapter"]["step"] == 4
 
 
 def test_a_row_a_validation_with_every_field_of_the_contract(finished):
@@ -103,6 +111,7 @@ def test_recorded_scores_are_those_of_the_exported_adapter(finished, peaky_folde
     again = HeadScores.load(file)
     np.testing.assert_allclose(written.scores, again.scores, atol=1e-6)
     assert again.provenance["rope"]["theta"] == 20000
+    assert again.provenance["attention"] == "sdpa"
     assert again.provenance["data_sha256"] == written.provenance["data_sha256"]
     assert again.provenance["adapter_sha256"]
     np.testing.assert_allclose(written.per_example, again.per_example, atol=1e-6)
@@ -344,7 +353,7 @@ def test_the_loss_is_the_mean_over_target_tokens(tiny_folder):
             ["data.concept=real", "data.num_train=1000"],
             "data.num_train=1000, but the split has 240",
         ),
-        (["data.num_train=1", "batch.train=2"], "fewer than one optimiser step"),
+        (["data.num_train=1", "batch.train=2"], "fewer than the 4 of one optimiser step"),
         (["reference.path=nowhere.json"], "nowhere.json: no such file; make one with"),
         (["attention=flash_attention_2"], "needs"),
         (["+callbacks.progress.evry=3"], "evry"),

@@ -1,0 +1,103 @@
+"""Which attention backend a run takes, and why no better one."""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import torch
+
+from sce.errors import InputError
+
+# Backend -> the name it is registered under. Without "flash" in it (transformers takes such names
+# for kernels that it has to load itself) and without "sdpa" (it refuses such names for models that
+# cap their logits or have sinks, which are worked out explicitly here).
+IMPLEMENTATIONS = {
+    "sdpa": "sce_fused",
+    "eager": "sce_eager",
+    "flash_attention_2": "sce_fa2",
+    "flash_attention_3": "sce_fa3",
+    "flash_attention_4": "sce_fa4",
+}
+
+
+@dataclass(frozen=True)
+class _Flash:
+    """What a version of flash-attn needs."""
+
+    module: str
+    package: str
+    capabilities: tuple[int, ...]
+    """Major compute capabilities that it has kernels for."""
+
+
+# Best first.
+FLASH = {
+    "flash_attention_4": _Flash("flash_attn.cute", "flash-attn-4", (9, 10)),
+    "flash_attention_3": _Flash("flash_attn_interface", "flash-attn-3", (9,)),
+    "flash_attention_2": _Flash("flash_attn", "flash-attn", (8, 9, 10, 12)),
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The attention backend of a run and why it was taken."""
+
+    backend: str
+    reason: str
+
+    @property
+    def implementation(self) -> str:
+        """The name transformers knows it by."""
+        return IMPLEMENTATIONS[self.backend]
+
+
+def choose(wanted: str, *, on_gpu: bool, dtype: str) -> Choice:
+    """Pick the backend: `auto` takes the newest flash-attn that is installed and usable, else SDPA.
+
+    Args:
+        wanted: auto, or a backend.
+        on_gpu: whether the model will run on a GPU.
+        dtype: of the base model; flash-attn has no float32.
+
+    Raises:
+        InputError: a backend that is unknown, or that this run cannot use.
+    """
+    if wanted == "auto":
+        reasons = []
+        for backend in FLASH:
+            lacking = _lacking(backend, on_gpu, dtype)
+            if lacking is None:
+                why = f", {'; '.join(reasons)}" if reasons else ""
+                return Choice(backend, f"auto: installed, and there is a GPU{why}")
+            reasons.append(f"version {backend[-1]} needs {lacking}")
+        if not on_gpu or dtype == "float32":  # the same for all
+            reasons = [f"it needs {_lacking('flash_attention_2', on_gpu, dtype)}"]
+        return Choice("sdpa", f"auto: no flash-attn, {'; '.join(reasons)}")
+    if wanted not in IMPLEMENTATIONS:
+        raise InputError(f"attention={wanted}: choose from auto, {', '.join(IMPLEMENTATIONS)}")
+    lacking = _lacking(wanted, on_gpu, dtype) if wanted in FLASH else None
+    if lacking is not None:
+        raise InputError(f"attention={wanted} needs {lacking}; use attention=auto")
+    return Choice(wanted, "as asked for")
+
+
+def _lacking(backend: str, on_gpu: bool, dtype: str) -> str | None:
+    """What a flash backend needs and this run does not have; None if nothing."""
+    needs = FLASH[backend]
+    if not on_gpu:
+        return "a GPU, and this run is on the CPU"
+    if dtype == "float32":
+        return "model.dtype=bfloat16"
+    if not _installed(needs.module):
+        return f"the package {needs.package}"
+    major = torch.cuda.get_device_capability()[0]
+    if major not in needs.capabilities:
+        known = " or ".join(f"{n}.x" for n in needs.capabilities)
+        return f"a GPU of compute capability {known}, and this one is {major}.x"
+    return None
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of flash_attn.cute where there is no flash_attn
+        return False

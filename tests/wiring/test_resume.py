@@ -1,0 +1,250 @@
+"""A run that was killed or told to stop, wherever it was, ends as if nothing had happened."""
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from callbacks import GracefulStop, RunCheckpoint, RunRecords
+from runs import run_train
+from sce.checkpoint import SCHEMA, unpack
+from sce.errors import InputError, StoppedBySignal
+from sce.module import SceModule
+from sce.records import read_jsonl
+
+# Two micro-batches a step, three steps an epoch, validations at 0, 2, 4, 6 and at the end.
+OPTIONS = ("lora.dropout=0.1", "optimizer.lr=0.02", "trainer.max_steps=7", "data.num_train=12")
+OPTIONS = (*OPTIONS, "logger=csv")
+
+
+@pytest.fixture(autouse=True)
+def own_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_folder, tmp_path_factory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("whole"))
+        return run_train(tiny_folder, *OPTIONS, "run_dir=whole")
+
+
+class Killed(BaseException):
+    """What SIGKILL would leave, leaves this: nothing more is written."""
+
+
+def cut(run, patch, owner, method: str, when, act, *, after: bool = False) -> None:
+    """Run until `method` of `owner` is called for the first time that `when` holds, then act."""
+    original = getattr(owner, method)
+    done = []
+
+    def interrupted(self, *args, **kwargs):
+        due = not done and when(self, *args)
+        done.extend([True] * due)
+        if due and not after:
+            act()
+        result = original(self, *args, **kwargs)
+        if due and after:
+            act()
+        return result
+
+    with patch.context() as inner:
+        inner.setattr(owner, method, interrupted)
+        with pytest.raises((Killed, StoppedBySignal)):
+            run()
+    assert done
+
+
+def kill() -> None:
+    raise Killed
+
+
+def terminate() -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+def saved(run_dir: Path) -> dict:
+    return torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def assert_same(one: Path, other: Path) -> None:
+    first, second = saved(one), saved(other)
+    for name, weight in first["state_dict"].items():
+        assert torch.equal(weight, second["state_dict"][name]), name
+    moments = [run["optimizer_states"][0]["state"] for run in (first, second)]
+    for name, state in moments[0].items():
+        for key in ("exp_avg", "exp_avg_sq"):
+            assert torch.equal(state[key], moments[1][name][key])
+    left_out = ("seconds", "time", "run")
+    rows = [
+        [
+            {k: v for k, v in row.items() if k not in left_out}
+            for row in read_jsonl(d / "records.jsonl")
+        ]
+        for d in (one, other)
+    ]
+    assert rows[0] == rows[1]
+    for folder in ("heads", "predictions", "curves"):
+        files = [sorted(p.name for p in (d / folder).iterdir()) for d in (one, other)]
+        assert files[0] == files[1]
+
+
+def at_step(step: int):
+    return lambda module, *_: module.global_step == step
+
+
+def in_validation(step: int, batch: int = 1):
+    """Of the `batch`-th batch of the validation at `step`."""
+    return lambda module, _, index, *rest: module.trainer.global_step == step and index == batch - 1
+
+
+CUTS = {
+    "killed between validations": (SceModule, "optimizer_step", at_step(3), kill),
+    "stopped at the second validation": (SceModule, "optimizer_step", at_step(3), terminate),
+    "killed in the second validation": (SceModule, "validation_step", in_validation(4), kill),
+    "stopped in the first validation": (SceModule, "validation_step", in_validation(2), terminate),
+    "stopped in the second validation": (SceModule, "validation_step", in_validation(4), terminate),
+    "stopped in the last validation": (SceModule, "validation_step", in_validation(7), terminate),
+    "killed between the row and the checkpoint": (
+        RunCheckpoint,
+        "on_validation_end",
+        lambda _, trainer, module: module.global_step == 4,
+        kill,
+    ),
+    "killed before the last row": (
+        RunRecords,
+        "on_validation_end",
+        lambda _, trainer, module: module.global_step == 7,
+        kill,
+    ),
+}
+
+
+@pytest.mark.parametrize("cut_at", CUTS)
+def test_it_goes_on_to_the_bit(whole, tiny_folder, monkeypatch, cut_at):
+    def run(*more):
+        return run_train(tiny_folder, *OPTIONS, "run_dir=parted", *more)
+
+    cut(run, monkeypatch, *CUTS[cut_at])
+    assert_same(whole, run("resume=true"))
+
+
+def test_a_second_kill_right_after_going_on_changes_nothing(whole, tiny_folder, monkeypatch):
+    """After one micro-batch of two, and after the validation that is made up for."""
+
+    def run(*more):
+        return run_train(tiny_folder, *OPTIONS, "run_dir=parted", *more)
+
+    cut(run, monkeypatch, *CUTS["stopped in the second validation"])
+    going_on = lambda: run("resume=true")  # noqa: E731
+    first = (GracefulStop, "on_train_batch_end", lambda *_: True, kill)
+    cut(going_on, monkeypatch, *first, after=True)
+    assert saved(Path("parted"))["global_step"] == 4
+    assert not saved(Path("parted"))["sce"]["validation_due"]
+    cut(going_on, monkeypatch, *first, after=True)
+    assert_same(whole, going_on())
+
+
+def test_stopped_before_the_first_checkpoint_it_starts_anew_in_its_folder(
+    whole, tiny_folder, monkeypatch
+):
+    def run(*more):
+        return run_train(tiny_folder, *OPTIONS, "run_dir=parted", *more)
+
+    cut(run, monkeypatch, SceModule, "validation_step", in_validation(0), terminate)
+    with pytest.raises(InputError, match="parted exists"):
+        run()
+    assert_same(whole, run("resume=true"))
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGUSR1"])
+def test_other_signals_and_the_handlers_that_were_there(tiny_folder, monkeypatch, name):
+    heard = []
+    number = getattr(signal, name)
+    before = signal.signal(number, lambda *_: heard.append(name))
+    try:
+        stop = (SceModule, "optimizer_step", at_step(1), lambda: signal.raise_signal(number))
+        cut(lambda: run_train(tiny_folder, "run_dir=parted"), monkeypatch, *stop)
+        signal.raise_signal(number)
+        assert heard == [name]
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_second_signal_ends_it_at_once(tiny_folder, monkeypatch):
+    def interrupt():  # a function, so that Python hears one signal before the next
+        signal.raise_signal(signal.SIGINT)
+
+    step = SceModule.optimizer_step
+
+    def interrupted(self, *args, **kwargs):
+        interrupt()
+        interrupt()
+        step(self, *args, **kwargs)
+
+    monkeypatch.setattr(SceModule, "optimizer_step", interrupted)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        run_train(tiny_folder, "run_dir=parted")
+
+
+def counters(ready: int, behind: int) -> dict[str, int]:
+    return {"ready": ready, "started": ready, "processed": ready, "completed": ready - behind}
+
+
+@pytest.mark.parametrize("behind", [0, 1])
+@pytest.mark.parametrize(("old", "new"), [(1, 2), (2, 1), (2, 4), (4, 1), (3, 3)])
+def test_counters_of_micro_batches_are_told_in_the_new_ones(old, new, behind):
+    steps = 5
+    progress = {name: counters(steps * old, behind) for name in ("total", "current")}
+    loop = {
+        "epoch_loop.batch_progress": progress,
+        "state_dict": {"combined_loader": [{"epoch": 0, "batches": steps * old}]},
+    }
+    own = {"schema": SCHEMA, "accumulate": old}
+    unpack({"sce": own, "loops": {"fit_loop": loop}}, new)
+    assert progress["total"] == progress["current"] == counters(steps * new, behind)
+    assert loop["state_dict"]["combined_loader"][0]["batches"] == steps * new
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("lora.r=4", r"lora\.r=8, this command lora\.r=4"),
+        ("optimizer.lr=0.5", r"optimizer\.lr"),
+        ("model.rope_theta=20000", "rope_theta"),
+        ("batch.train=1", "examples a step=4, this command examples a step=2"),
+        ("trainer.gradient_clip_val=0.5", "gradient_clip_val"),
+        ("model.dtype=bfloat16", "dtype=float32, this command dtype=bfloat16"),
+    ],
+)
+def test_another_recipe_is_refused_before_the_weights_load(
+    whole, tiny_folder, monkeypatch, override, message
+):
+    from sce.model import build
+
+    monkeypatch.setattr(build, "load_model", kill)
+    with pytest.raises(InputError, match=message):
+        run_train(tiny_folder, *OPTIONS, f"run_dir={whole}", "resume=true", override)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"torn", "cannot be read"), ({"sce": {}}, "cannot be read")]
+)
+def test_a_checkpoint_that_is_none_is_refused(tiny_folder, tmp_path, content, message):
+    run_dir = tmp_path / "mine"
+    (run_dir / "checkpoints").mkdir(parents=True)
+    file = run_dir / "checkpoints" / "last.ckpt"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        torch.save(content, file)
+    with pytest.raises(InputError, match=message):
+        run_train(tiny_folder, "run_dir=mine", "resume=true")
+
+
+def test_processes_that_others_started_must_be_as_many_as_the_run_has(tiny_folder, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    with pytest.raises(InputError, match=r"8 processes were started, but trainer\.devices=1 x"):
+        run_train(tiny_folder)
