@@ -129,7 +129,7 @@ def _draw(axis: Axes, found: Sequence[Row], name: str, before: Row) -> None:
     """One colour a score file, one line style a kind; every draw of a control is a dot.
 
     Sizes stand side by side in their order, evenly, so that the small ones do not crowd. Where
-    there are several files their points stand beside each other, and controls have no interval.
+    there are several files their points and bars stand beside each other.
     """
     ks = sorted({0, *(k for curve in found for k in curve["k"])})
     names = list(dict.fromkeys(curve["name"] for curve in found))
@@ -146,8 +146,9 @@ def _draw(axis: Axes, found: Sequence[Row], name: str, before: Row) -> None:
         axis.plot(places, means, style, color=colour, alpha=1 if strong else 0.6, markersize=4)
         if len(names) == 1:
             axis.fill_between(places, low, high, color=colour, alpha=0.16 if strong else 0.06, lw=0)
-        elif strong:
-            axis.vlines(places, low, high, color=colour, linewidth=1.2, alpha=0.6)
+        else:
+            width, alpha = (1.2, 0.6) if strong else (0.7, 0.3)
+            axis.vlines(places, low, high, color=colour, linewidth=width, alpha=alpha)
         if name == "f1" and not strong:
             for place, draws in zip(places[1:], curve["draws"], strict=True):
                 axis.plot([place] * len(draws), draws, ".", color=colour, alpha=0.35, markersize=3)
