@@ -16,7 +16,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import AttentionInterface, DynamicCache
+from transformers import AttentionInterface, AutoModelForCausalLM, DynamicCache
 from transformers.masking_utils import AttentionMaskInterface
 
 import families
@@ -35,7 +35,7 @@ from families import (
 )
 from sce.data.batch import collate
 from sce.data.encode import Encoded
-from sce.decode import DecodeSettings, decode
+from sce.decode import DecodeSettings, decode, turns_with_length
 from sce.errors import InputError
 from sce.model.capture import probing
 from sce.model.projections import HeadOutputs, attention_modules
@@ -269,6 +269,26 @@ def test_all_scorers_agree_with_full_attention(name, padding, implementation):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_prefill_in_chunks_gives_the_same(name, padding):
     compare(name, padding, "sce_fused", chunk=4)
+
+
+@pytest.mark.parametrize("kind", ["longrope", "dynamic"])
+def test_rotary_embeddings_that_turn_by_the_length_are_prefilled_whole(kind):
+    config = deepcopy(CONFIGS["llama"])
+    assert not turns_with_length(families.build("llama", "sce_fused"))
+    config.rope_parameters = {"rope_type": kind, "rope_theta": 1e4, "factor": 2.0}
+    config.rope_parameters |= {"original_max_position_embeddings": 8}
+    config.rope_parameters |= {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
+    config.max_position_embeddings = 16
+    found = []
+    for chunk in (4, 8192):
+        torch.manual_seed(0)  # a model each: dynamic tables are kept as the last pass left them
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="sce_fused").eval()
+        assert turns_with_length(model)
+        chosen = replace(settings("llama"), prefill_chunk=chunk)
+        found.append(decode(model, collate(EXAMPLES["left"]), chosen))
+    for chunked, whole in zip(*found, strict=True):
+        assert chunked.nll == whole.nll
+        assert all(torch.equal(chunked.scores[key], whole.scores[key]) for key in whole.scores)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -217,6 +217,18 @@ def test_a_resumed_run_records_what_an_uninterrupted_one_does(
     assert len({row["cosine"] for row in cut}) == 4
 
 
+def test_a_run_goes_on_with_the_examples_it_began_with_alone(peaky_folder, tokenizer, tmp_path):
+    def run(examples, resume=None):
+        args = arguments(tmp_path, max_steps=2, save_strategy="steps", save_steps=1)
+        callback = RetrievalHeadsCallback(examples, every=9, **QUESTION)
+        trainer = trainer_of(small_model(peaky_folder, True), tokenizer, args, [callback])
+        trainer.train(resume_from_checkpoint=resume)
+
+    run(EXAMPLES[:1])
+    with pytest.raises(InputError, match=r"step-000000\.json: scored with another data, so it is"):
+        run(EXAMPLES[1:2], resume=str(tmp_path / "checkpoint-1"))
+
+
 def test_a_second_run_into_the_same_folder_is_refused(peaky_folder, tokenizer, tmp_path):
     def run(**changes):
         callback = RetrievalHeadsCallback(EXAMPLES[:1], every=9, **changes)
