@@ -13,7 +13,7 @@ from transformers.training_args import TrainingArguments
 
 from sce.errors import InputError
 from sce.heads import SCORERS
-from sce.measures import Measures, beside, differences, measures, require_same_score
+from sce.measures import beside, differences, measures, require_same_examples, require_same_score
 from sce.records import HeadScores, append_jsonl, drop_rows_after
 from sce.scoring import Examples, Scored, Scoring, read_examples
 
@@ -99,7 +99,7 @@ class RetrievalHeadsCallback(TrainerCallback):
             self._measure(args, state, control, kwargs["model"])
         elif step > 0:
             self._last = step
-            self._take_base_up(args)
+            self._take_base_up(args, self._scoring.origin)
             if state.is_world_process_zero:
                 drop_rows_after(records, step)
         elif state.is_world_process_zero:
@@ -133,20 +133,14 @@ class RetrievalHeadsCallback(TrainerCallback):
     def _folder(self, args: TrainingArguments) -> Path:
         return self.out or Path(str(args.output_dir)) / "sce"
 
-    def _take_base_up(self, args: TrainingArguments) -> None:
+    def _take_base_up(self, args: TrainingArguments, origin: dict[str, Any]) -> None:
         file = self._folder(args) / "heads" / "step-000000.json"
         if not file.is_file():
             _log.warning("%s is not there, so nothing is known of the untuned model", file)
             return
         first = HeadScores.load(file)
         require_same_score(first, str(file), self._own)
-        assert self._scoring is not None
-        for name in ("data_sha256", "prompt_sha256"):
-            if first.provenance.get(name) != self._scoring.origin[name]:
-                raise InputError(
-                    f"{file}: scored with another {name.removesuffix('_sha256')}, so it is not "
-                    "what this run began with; give the examples it was started with"
-                )
+        require_same_examples(first, str(file), origin)
         # By example: the file's own mean is rounded, and would make a little of nothing learned.
         self._base = first.scores if first.per_example is None else first.per_example
 
@@ -178,7 +172,7 @@ class RetrievalHeadsCallback(TrainerCallback):
             append_jsonl(self._folder(args) / "records.jsonl", row)
         self._log(args, state, control, found)
 
-    def _compared(self, scores: HeadScores) -> tuple[Measures, list[str]]:
+    def _compared(self, scores: HeadScores) -> tuple[dict[str, Any], list[str]]:
         rows = scores.per_example
         assert rows is not None
         warnings = [] if self.reference is None else differences(self.reference, scores)
@@ -187,15 +181,14 @@ class RetrievalHeadsCallback(TrainerCallback):
         return measures(rows, reference, self._base, tau=self.tau, k=self.k), warnings
 
     def _log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, found: Measures
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, found: dict
     ) -> None:
         """Hand the figures that exist to the Trainer's log."""
         logs = {f"heads/{name}": float(v) for name, v in found.items() if v is not None}
         if self.trainer is not None:
             from transformers import Trainer
 
-            # The plain one: TRL's and axolotl's would empty their running means. It takes the flag
-            # back that asks for the loss of this step.
+            # The plain one, as TRL's empties its running means; it takes back the flag for the loss.
             should_log = control.should_log
             Trainer.log(self.trainer, logs)
             control.should_log = should_log

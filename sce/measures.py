@@ -1,5 +1,6 @@
 """How one scoring stands beside a reference: every measure with its interval, and what differs."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import numpy as np
@@ -95,6 +96,25 @@ def require_same_score(reference: HeadScores, name: str, own: tuple[str, str, st
             raise InputError(
                 f"{name}: {what}={theirs}, but the run has {what}={value}, and such scores are "
                 f"never compared; take {what}={theirs}, or another {name}"
+            )
+
+
+def require_same_examples(first: HeadScores, name: str, origin: Mapping[str, object]) -> None:
+    """Refuse the first scores of a run that goes on with other examples or prompts.
+
+    Args:
+        first: of the run's own folder.
+        name: what the message calls them.
+        origin: hashes of the data and prompts that the run goes on with.
+
+    Raises:
+        InputError: they are others.
+    """
+    for what in ("data", "prompt"):
+        if first.provenance.get(f"{what}_sha256") != origin[f"{what}_sha256"]:
+            raise InputError(
+                f"{name}: scored with another {what}, so it is not what this run began with; give "
+                "the examples it was started with"
             )
 
 
