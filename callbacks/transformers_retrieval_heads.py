@@ -188,7 +188,7 @@ class RetrievalHeadsCallback(TrainerCallback):
         if self.trainer is not None:
             from transformers import Trainer
 
-            # The plain one, as TRL's empties its running means; it takes back the flag for the loss.
+            # The plain one: TRL's empties its running means. It takes the loss's flag back.
             should_log = control.should_log
             Trainer.log(self.trainer, logs)
             control.should_log = should_log
