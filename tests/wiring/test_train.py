@@ -357,7 +357,8 @@ def test_the_loss_is_the_mean_over_target_tokens(tiny_folder):
         (["reference.path=nowhere.json"], "nowhere.json: no such file; make one with"),
         (["attention=flash_attention_2"], "needs"),
         (["+callbacks.progress.evry=3"], "evry"),
-        (["trainer.strategy=warp"], "trainer: Lightning refuses"),
+        (["trainer.strategy=warp"], "trainer.strategy=warp: choose from auto, ddp, fsdp"),
+        (["trainer.accelerator=warp"], "trainer: Lightning refuses"),
         (["model.name_or_path=./nowhere"], "no such folder"),
     ],
 )
