@@ -84,10 +84,11 @@ def _require_members(
             "an average is taken over at least two differently tuned models: name two or more "
             "files that sce.score wrote with different adapters"
         )
-    tuned = base is not None and {"adapter_sha256", "adapter", "members"} & {
+    tuned = base is not None and {"adapter_sha256", "members"} & {
         name for name, value in base.provenance.items() if value
     }
-    if tuned:
+    own = None if base is None else base.provenance.get("adapter")
+    if tuned or (own or {}).get("step"):
         raise InputError("base is the untuned model's set, and this one is of a tuned model")
     others = list(zip(names, sets, strict=True))[1:]
     for name, other in others if base is None else [*others, ("base", base)]:

@@ -28,13 +28,12 @@ def head_set(scores: HeadMap, tau: float) -> HeadSet:
 def top_heads(scores: HeadMap, k: int) -> HeadSet:
     """The `k` heads of highest score: exactly min(k, layers * heads) of them unless too few score.
 
-    Scores count to the 9 digits that files hold, and a tie goes to the lowest (layer, head). A head
-    that scores 0, below 0 or NaN does not retrieve and is never taken, so the set may be smaller
-    than `k`. Raises ValueError if `k` < 0.
+    A tie goes to the lowest (layer, head). A head that scores 0, below 0 or NaN does not retrieve
+    and is never taken, so the set may be smaller than `k`. Raises ValueError if `k` < 0.
     """
     if k < 0:
         raise ValueError(f"k must be >= 0, got {k}")
-    flat = np.round(scores, 9).ravel()  # as files hold them: ties of counts are ties
+    flat = scores.ravel()
     chosen = np.zeros(flat.size, dtype=bool)
     chosen[np.argsort(-flat, kind="stable")[:k]] = True
     return (chosen & (flat > 0)).reshape(scores.shape)

@@ -219,7 +219,7 @@ def test_no_adapter_takes_no_adapter_s_options(changes):
 
 
 def test_nf4_is_asked_for_with_double_quantisation(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setenv("LOCAL_RANK", "3")
     asked = extras.quantized(NF4)
     assert asked["device_map"] == {"": 3}
     config = asked["quantization_config"]
