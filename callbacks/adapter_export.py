@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from sce.model.build import save_adapter
 from sce.model.weights import weights_sha256
 from sce.module import SceModule
+from sce.parallel import trained_state
 from sce.records import write_json
 
 
@@ -29,10 +29,7 @@ class AdapterExport(Callback):
             return
         state: dict[str, Any] | None = None
         if torch.distributed.is_initialized():
-            options = StateDictOptions(
-                full_state_dict=True, cpu_offload=True, ignore_frozen_params=True
-            )
-            state = get_model_state_dict(model, options=options)
+            state = trained_state(model)
         if not trainer.is_global_zero:
             return
         new, target = facts.run_dir / ".adapter-new", facts.run_dir / "adapter"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from sce.measures import OF_REFERENCE, beside, measures
+from sce.measures import WITHOUT_RUN, beside, measures
 from sce.module import SceModule
 from sce.records import HeadScores, provenance
 from sce.reference import greedy_sibling, load_reference
@@ -92,7 +92,7 @@ class RetrievalHeadRecall(Callback):
             num_resamples=self.num_resamples,
         )
         if not found["num_examples"]:
-            found |= {n: None for n in found if n not in (*OF_REFERENCE, "num_examples")}
+            found |= {n: None for n in found if n not in (*WITHOUT_RUN, "num_examples")}
         return found
 
     def _greedy_metrics(

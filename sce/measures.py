@@ -10,7 +10,7 @@ from sce.errors import InputError
 from sce.records import HeadScores, origin_differences
 from sce.stats import HeadMap, compare, comparison_intervals, mean_of, mean_scores, num_kept
 
-OF_REFERENCE = ("recall_base", "cosine_base", "num_reference_heads")
+WITHOUT_RUN = ("recall_base", "cosine_base", "num_reference_heads")
 """What there is to say of R and B where the run has no scores."""
 
 Measures = dict[str, float | int | None]

@@ -3,9 +3,16 @@
 import base64
 import gzip
 import json
+import os
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import wandb
 
 
 class FakeWandb(ThreadingHTTPServer):
@@ -121,3 +128,19 @@ class Handler(BaseHTTPRequestHandler):
         names = variables.get("files", [])
         files = [{"name": name, "uploadUrl": f"{self.server.url}/up/{name}"} for name in names]
         return {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": files}}
+
+
+@contextmanager
+def wandb_alone(patch: pytest.MonkeyPatch, home: Path) -> Iterator[None]:
+    """No settings, keys or ranks but the test's own, and a fresh wandb before and after it."""
+    for name in os.environ:
+        if name.startswith(("WANDB_", "SLURM_")) or name.endswith(("RANK", "_proxy", "_PROXY")):
+            patch.delenv(name)
+    for name in ("HOME", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+        patch.setenv(name, str(home))
+    patch.setenv("NETRC", str(home / "no-netrc"))
+    patch.setenv("WANDB_ERROR_REPORTING", "false")
+    patch.setenv("WANDB_SILENT", "true")
+    wandb.teardown()
+    yield
+    wandb.teardown()

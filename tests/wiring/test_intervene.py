@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 import sys
 from dataclasses import replace
@@ -10,8 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import wandb
-from fake_wandb import FakeWandb
+from fake_wandb import FakeWandb, wandb_alone
 
 from runs import configured
 from sce.errors import InputError
@@ -635,20 +633,10 @@ def test_controls_of_neighbouring_layers_are_named_by_layer_and_number(run, tmp_
 @pytest.fixture
 def server(monkeypatch, tmp_path):
     """A W&B server, and no settings or keys but the test's own."""
-    for name in os.environ:
-        if name.startswith(("WANDB_", "SLURM_")) or name.endswith(("RANK", "_proxy", "_PROXY")):
-            monkeypatch.delenv(name)
-    for name in ("HOME", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
-        monkeypatch.setenv(name, str(tmp_path / "home"))
-    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
-    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    wandb.teardown()
-    with FakeWandb() as fake:
+    with wandb_alone(monkeypatch, tmp_path / "home"), FakeWandb() as fake:
         monkeypatch.setenv("WANDB_BASE_URL", fake.url)
         monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
         yield fake
-    wandb.teardown()
 
 
 def test_every_point_that_is_logged_has_n_and_the_bounds_of_its_interval(

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import wandb
-from fake_wandb import FakeWandb
+from fake_wandb import FakeWandb, wandb_alone
 
 import sce.logger
 from sce.errors import InputError
@@ -26,19 +25,9 @@ SOON_S = 10
 
 @pytest.fixture(autouse=True)
 def clean_wandb(monkeypatch, tmp_path):
-    """No settings, keys or ranks but the test's own, and a fresh wandb before and after it."""
-    for name in os.environ:
-        if name.startswith(("WANDB_", "SLURM_")) or name.endswith(("RANK", "_proxy", "_PROXY")):
-            monkeypatch.delenv(name)
-    for name in ("HOME", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
-        monkeypatch.setenv(name, str(tmp_path / "home"))
-    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
-    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.chdir(tmp_path)
-    wandb.teardown()
-    yield
-    wandb.teardown()
+    with wandb_alone(monkeypatch, tmp_path / "home"):
+        yield
 
 
 @pytest.fixture
