@@ -71,7 +71,7 @@ def test_joined_ids_are_those_of_the_whole_prompt(case, record_property):
     for _, found, tokens in encoded:
         assert found.prompt_ids.tolist() == tokens["input_ids"]
     share = np.mean([encoder.is_joined(example) for example, *_ in encoded])
-    record_property("share_joined", share)
+    record_property("share_joined", float(share))
     assert share == JOINED[kind]
 
 
