@@ -1,0 +1,223 @@
+"""What an analysis found: the one interface between the numbers and whatever shows them.
+
+`Findings.to_json()` is plain data, written to findings.json: Findings > Group (runs that may be
+compared) > Task > Run, Setting and the rest of `sce.analysis.parts`. Numbers of heads, steps and
+examples are whole; shares lie in 0..1, correlations and cosines in -1..1. A quantity that does not
+exist is None (null), never 0 or NaN.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sce.analysis.parts import (
+    ACCURACY,
+    KINDS,
+    LABELS,
+    MEASURES,
+    PREDICTORS,
+    Baseline,
+    Checkpoint,
+    Curve,
+    Effect,
+    HeadSetOf,
+    Intervention,
+    LayerShares,
+    Overlap,
+    Run,
+    Setting,
+    Skipped,
+)
+from sce.records import finite
+from sce.stats import Correlation, Estimate
+
+__all__ = [
+    "ACCURACY",
+    "KINDS",
+    "LABELS",
+    "MEASURES",
+    "NOTES",
+    "PREDICTORS",
+    "SCHEMA",
+    "Baseline",
+    "Checkpoint",
+    "Curve",
+    "Effect",
+    "Findings",
+    "Group",
+    "HeadSetOf",
+    "Intervention",
+    "LayerShares",
+    "Overlap",
+    "Predictor",
+    "Question",
+    "Rho",
+    "RhoOverTau",
+    "Run",
+    "Setting",
+    "Skipped",
+    "Task",
+]
+
+SCHEMA = "sce.findings/1"
+
+
+@dataclass(frozen=True)
+class Task:
+    """All runs of a group that do one task, beside that task's reference."""
+
+    task: str
+    tau: float
+    k: int
+    num_layers: int
+    num_heads: int
+    """Query heads a layer."""
+    reference: HeadSetOf | None
+    """The whole reference; a real run that took part in it is compared with the others alone."""
+    untuned: HeadSetOf | None
+    ceiling: Mapping[str, Estimate]
+    """Measures (and f1) of real runs, each against the mean of the other real ones: means over
+    them, n how many, low and high the means of their bounds over examples. Without two real runs
+    what the reference's file says of its seeds, n then the number of its pairs. Empty: none."""
+    nulls: Mapping[str, Estimate]
+    """MEASURES -> mean of `Setting.nulls` over synthetic settings, low and high their smallest and
+    largest, n the settings. A line to draw in every figure of these."""
+    runs: Sequence[Run]
+    settings: Sequence[Setting]
+    """Of runs that are points; the untuned model is one of them."""
+    layers: Sequence[LayerShares]
+    overlaps: Sequence[Overlap]
+    baselines: Sequence[Baseline] = ()
+    interventions: Sequence[Intervention] = ()
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Rho:
+    """How a measure goes with F1 over settings (means over their seeds)."""
+
+    measure: str
+    task: str | None
+    """None: pooled over the tasks of the group."""
+    without_task_means: bool
+    """Pooled, each task's mean taken from both: what is left is not one of tasks."""
+    points: str
+    """"synthetic" (synthetic, limited and mixture settings) or "all" (real and untuned too)."""
+    found: Correlation
+    """`spearman` is rho; its bounds are of a bootstrap over settings, seeds inside; p by exchange
+    of settings; n the settings; `smallest_detectable` the smallest |rho| that these settings could
+    have shown at p < 0.05, two-sided (None: none could)."""
+    num_runs: int
+
+
+@dataclass(frozen=True)
+class RhoOverTau:
+    """Rho with F1 as a function of the threshold, by measure; one value for each of `taus`."""
+
+    task: str | None
+    points: str
+    measure: str
+    """recall, recall_learned, precision or jaccard."""
+    taus: Sequence[float]
+    rho: Numbers
+    low: Numbers
+    high: Numbers
+    n: Sequence[int]
+    """Settings with a value."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """Does one measure say more of F1 than another?"""
+
+    asked: str
+    """In words."""
+    task: str | None
+    points: str
+    first: str
+    second: str
+    rho_difference: Estimate
+    """|rho| of the first less |rho| of the second; n the settings, both from the same resamples."""
+    error_ratio: Estimate
+    """Error of leave-one-setting-out prediction, first over second; below 1 where the first is
+    better; n the settings. All None for pooled."""
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Leave-one-setting-out prediction of F1 within a task (synthetic, limited, mixture)."""
+
+    task: str
+    name: str
+    features: Sequence[str]
+    mae: float
+    """Mean absolute error, in F1."""
+    mean_only_mae: float
+    """Of predicting the mean of the other settings' runs."""
+    ratio: Estimate
+    """mae / mean_only_mae; n the settings."""
+    num_runs: int
+    ratio_to_loss: Estimate
+    """mae / that of validation loss; n the settings; None for validation loss itself."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that may be compared: the same weights, scorer, mode and match."""
+
+    name: str
+    model: str
+    weights_sha256: str | None
+    scorer: str
+    mode: str
+    match: str
+    tasks: Sequence[Task]
+    correlations: Sequence[Rho]
+    over_tau: Sequence[RhoOverTau]
+    questions: Sequence[Question]
+    predictors: Sequence[Predictor]
+    answers: Sequence[str]
+    """The findings in plain sentences, with their numbers; first the one that matters most."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything."""
+
+    study: str | None
+    """Name of the study, where a study.json was given."""
+    groups: Sequence[Group]
+    num_runs: int
+    """Run folders that were looked at, those that were skipped included."""
+    skipped: Sequence[Skipped]
+    warnings: Sequence[str]
+    sce_version: str
+    schema: str = SCHEMA
+    notes: Mapping[str, str] = field(default_factory=lambda: dict(NOTES))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dicts, lists, numbers and text; maps rounded to 6 digits, NaN as None."""
+        return finite(_plain(asdict(self)))
+
+
+NOTES = {
+    "interval": "95%. Of a run: bootstrap over examples. Of a setting: mean of its seeds' bounds. "
+    "Of rho: bootstrap over settings, their seeds drawn anew inside.",
+    "p": "Exchange of whole settings, two-sided, not corrected for the number of tests.",
+    "ceiling": "What one real run shares with the mean of the other real ones.",
+    "null": "The same number of heads, or the same scores, dealt at random within each layer.",
+    "untuned": "The model before tuning: most retrieval heads are there already.",
+}
+"""What a reader of any figure must know."""
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return np.round(value.astype(np.float64), 6).tolist()
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
