@@ -1,0 +1,177 @@
+"""Correlations over settings, each with several seeds: which settings, and then which seeds.
+
+A setting's point is the mean over its seeds. Seeds of a setting are no independent points, and how
+far apart they lie says how sure its mean is: so settings are resampled, and inside each drawn one
+its seeds anew (the two-stage bootstrap of Davison and Hinkley 1997, section 3.8).
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.stats import rankdata
+
+from sce.stats.correlation import MIN_UNITS_FOR_INTERVAL, Correlation, Draws, correlate_units
+from sce.stats.resampling import Estimate, interval_of
+from sce.stats.series import Labels, Series, codes, labels_of, spearman, together, without_means
+
+NUM_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Points:
+    """Two series of runs, and which setting and stratum (task) each is of."""
+
+    values: Float[np.ndarray, "2 _runs"]
+    setting: Int[np.ndarray, " _runs"]
+    stratum: Int[np.ndarray, " _settings"]
+    centred: bool
+    """Whether each stratum's mean is taken from its settings."""
+
+    @property
+    def num_settings(self) -> int:
+        """Settings with a run."""
+        return len(self.stratum)
+
+    def means(self) -> Float[np.ndarray, "2 _settings"]:
+        """Of each setting over its runs; centred where that is asked for."""
+        counts = np.bincount(self.setting)
+        sums = [np.bincount(self.setting, weights=row) for row in self.values]
+        means = np.stack(sums) / counts
+        if self.centred:
+            means = np.stack([without_means(row, self.stratum) for row in means])
+        return means
+
+
+def correlate_settings(  # noqa: PLR0913 - two series, their labels, and how often to draw
+    x: Series,
+    y: Series,
+    settings: Labels,
+    *,
+    seed: int,
+    tasks: Labels | None = None,
+    num_resamples: int = NUM_RESAMPLES,
+    num_permutations: int = 10_000,
+) -> Correlation:
+    """Spearman and Pearson of the settings' means, with interval, p value and what n could show.
+
+    Runs with a None or a value that is not finite in either series are left out. With `tasks` each
+    task's mean is taken from its settings first (a task with one setting has nothing left and is
+    left out), and settings change places, and are drawn, within their task alone; a setting is then
+    one of its task. Bounds come from the bootstrap over settings and, inside, seeds: None for fewer
+    than 8 settings. `n` and `num_groups` are the settings. Raises ValueError if lengths differ.
+    """
+    points = _points(x, y, settings, tasks)
+    means = points.means()
+    draws = Draws(seed, None, points.stratum, 1, num_permutations)
+    found = replace(correlate_units(means[0], means[1], draws), num_groups=points.num_settings)
+    blank = replace(found, spearman_low=None, spearman_high=None)
+    blank = replace(blank, pearson_low=None, pearson_high=None)
+    if found.spearman is None or points.num_settings < MIN_UNITS_FOR_INTERVAL:
+        return blank
+    a, b = _resampled(points, seed, num_resamples)
+    ranks = interval_of(_rowwise(rankdata(a, axis=1), rankdata(b, axis=1))) or (None, None)
+    values = interval_of(_rowwise(a, b)) or (None, None)
+    return replace(
+        blank,
+        spearman_low=ranks[0],
+        spearman_high=ranks[1],
+        pearson_low=values[0],
+        pearson_high=values[1],
+    )
+
+
+def rho_of_settings(
+    x: Series, y: Series, settings: Labels, *, seed: int, num_resamples: int = NUM_RESAMPLES
+) -> Estimate:
+    """The Spearman of `correlate_settings` with its interval alone; n is the settings."""
+    points = _points(x, y, settings, None)
+    rho = spearman(*points.means())
+    if rho is None or points.num_settings < MIN_UNITS_FOR_INTERVAL:
+        return Estimate(rho, None, None, points.num_settings)
+    low, high = interval_of(_rhos(points, seed, num_resamples)) or (None, None)
+    return Estimate(rho, low, high, points.num_settings)
+
+
+def rho_difference(
+    first: Series,
+    second: Series,
+    y: Series,
+    settings: Labels,
+    *,
+    seed: int,
+    num_resamples: int = NUM_RESAMPLES,
+) -> Estimate:
+    """|rho| of the first with y less |rho| of the second, from the same settings and resamples.
+
+    Runs that lack any of the three are left out; n is the settings. Above 0 the first says more.
+    """
+    (a, b, target), kept = together(first, second, y)
+    labels = labels_of(settings, kept)
+    pair = [_points(each, target, labels, None) for each in (a, b)]
+    n = pair[0].num_settings
+    rhos = [spearman(*points.means()) for points in pair]
+    if rhos[0] is None or rhos[1] is None:
+        return Estimate(None, None, None, n)
+    value = abs(rhos[0]) - abs(rhos[1])
+    if n < MIN_UNITS_FOR_INTERVAL:
+        return Estimate(value, None, None, n)
+    drawn = [np.abs(_rhos(points, seed, num_resamples)) for points in pair]
+    low, high = interval_of(drawn[0] - drawn[1]) or (None, None)
+    return Estimate(value, low, high, n)
+
+
+def _points(x: Series, y: Series, settings: Labels, tasks: Labels | None) -> Points:
+    values, kept = together(x, y)
+    names = labels_of(settings, kept)
+    if tasks is None:
+        setting = codes(names)
+        return Points(values, setting, np.zeros(setting.max(initial=-1) + 1, np.int64), False)
+    of = labels_of(tasks, kept)
+    pairs = list(zip(of, names, strict=True))
+    per_task = {task: len({name for t, name in pairs if t == task}) for task in set(of)}
+    several = np.array([per_task[task] > 1 for task in of], dtype=bool)
+    setting = codes([pair for pair, keep in zip(pairs, several, strict=True) if keep])
+    strata = codes([task for task, keep in zip(of, several, strict=True) if keep])
+    firsts = [int(np.flatnonzero(setting == s)[0]) for s in range(setting.max(initial=-1) + 1)]
+    return Points(values[:, several], setting, strata[np.array(firsts, np.int64)], True)
+
+
+def _rhos(points: Points, seed: int, num_resamples: int) -> Float[np.ndarray, " _resamples"]:
+    a, b = _resampled(points, seed, num_resamples)
+    return _rowwise(rankdata(a, axis=1), rankdata(b, axis=1))
+
+
+def _resampled(
+    points: Points, seed: int, num_resamples: int
+) -> Float[np.ndarray, "2 _resamples _settings"]:
+    """Means of drawn settings over drawn seeds; settings are drawn within their stratum."""
+    rng, n = np.random.default_rng(seed), points.num_settings
+    runs = [np.flatnonzero(points.setting == s) for s in range(n)]
+    sizes = np.array([len(own) for own in runs])
+    table = np.zeros((n, sizes.max()), dtype=np.int64)
+    for s, own in enumerate(runs):
+        table[s, : len(own)] = own
+    chosen = np.empty((num_resamples, n), dtype=np.int64)
+    for stratum in np.unique(points.stratum):
+        members = np.flatnonzero(points.stratum == stratum)
+        chosen[:, members] = members[rng.integers(len(members), size=(num_resamples, len(members)))]
+    # As many seeds as the drawn setting has, each any of its own.
+    places = (rng.random((num_resamples, n, sizes.max())) * sizes[chosen][..., None]).astype(int)
+    counted = np.arange(sizes.max()) < sizes[chosen][..., None]
+    drawn = points.values[:, table[chosen[..., None], places]]
+    means = (drawn * counted).sum(axis=-1) / sizes[chosen]
+    if points.centred:
+        for stratum in np.unique(points.stratum):
+            own = points.stratum == stratum
+            means[..., own] -= means[..., own].mean(axis=-1, keepdims=True)
+    return means.round(12)
+
+
+def _rowwise(a: np.ndarray, b: np.ndarray) -> Float[np.ndarray, " _resamples"]:
+    """Pearson of each row, NaN where one is constant."""
+    a, b = (each - each.mean(axis=1, keepdims=True) for each in (a, b))
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    rho = np.full(len(a), np.nan)
+    np.divide((a * b).sum(axis=1), norms, out=rho, where=norms > 1e-12)
+    return np.clip(rho, -1, 1)
