@@ -152,8 +152,8 @@ class HeadScores:
         write_json(file, content)
 
     @classmethod
-    def load(cls, file: Path) -> "HeadScores":
-        """Read a HeadScores JSON, plain or .gz, and, where it is there, its .npz.
+    def load(cls, file: Path, *, examples: bool = True) -> "HeadScores":
+        """Read a HeadScores JSON, plain or .gz, and, where it is there, its .npz (`examples`).
 
         Raises:
             InputError: names the file and what is wrong with it: it is missing, truncated, no JSON
@@ -161,12 +161,12 @@ class HeadScores:
                 shape or not finite (names the head); the .npz is of another shape or mean.
         """
         try:
-            return _from_json(parse_json(read_text(file)), file)
+            return _from_json(parse_json(read_text(file)), file if examples else None)
         except InputError as error:
             raise InputError(f"{file}: {error}") from None
 
 
-def _from_json(content: Any, file: Path) -> HeadScores:
+def _from_json(content: Any, file: Path | None) -> HeadScores:
     origin, agreed = _checked_header(content)
     shape = (content["num_layers"], content["num_heads"])
     scores, base, per_example = score_map(content["scores"], shape), None, None
@@ -175,7 +175,7 @@ def _from_json(content: Any, file: Path) -> HeadScores:
             base = score_map(content["base_scores"], shape)
         except InputError as error:
             raise InputError(f"base_scores: {error}") from None
-    if rows := beside(file, content.get("per_example")):
+    if file and (rows := beside(file, content.get("per_example"))):
         per_example = read_per_example(rows, scores, content["num_examples"])
     return HeadScores(
         scorer=content["scorer"],
