@@ -4,10 +4,14 @@ The measures are those of `sce.stats.compare`, map by map; here they are rows of
 what does not exist.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 
+from sce.stats.intervals import PULLED_DOWN
+from sce.stats.resampling import _centred, interval_of
 from sce.stats.series import CONSTANT_SPREAD, Grid, HeadMap
 from sce.stats.sets import head_set, top_heads
 
@@ -83,26 +87,67 @@ def shares(s: Sets, r: Sets, b: Sets | None) -> Values:
     return found
 
 
-def shares_over_tau(
-    scores: Stack, reference: Stack, base: Stack | None, taus: Grid
-) -> dict[str, Float[np.ndarray, "_maps _taus"]]:
-    """`shares` at every threshold."""
-    rounded = [None if m is None else np.round(m, 9) for m in (scores, reference, base)]
-    s, r, b = rounded
-    assert s is not None and r is not None
-    each = [shares(s > tau, r > tau, None if b is None else b > tau) for tau in taus]
-    return _columns(each, len(scores))
+class SharesOver:
+    """`shares` of stacks at every threshold tau, or at every size k, beside one R and one B.
+
+    What R and B are at each point is worked out once, for all runs.
+    """
+
+    def __init__(self, reference: Stack, base: Stack | None, at: Grid, *, by: str) -> None:
+        """Set what stacks stand beside.
+
+        Args:
+            reference: R, one map for all or one for each of a stack's.
+            base: B, the same, or None.
+            at: thresholds, or sizes.
+            by: "tau" or "k".
+        """
+        self.at, self.by = [float(point) for point in at], by
+        self._r = [_packed(sets) for sets in self._sets(reference)]
+        b = None if base is None else [_packed(sets) for sets in self._sets(base)]
+        self._learned = None if b is None else [r & ~o for r, o in zip(self._r, b, strict=True)]
+
+    def __call__(self, scores: Stack) -> dict[str, Float[np.ndarray, "_maps _points"]]:
+        """recall, precision, jaccard and, where B is known, recall_learned; NaN for none."""
+        each: list[Values] = []
+        for index, sets in enumerate(self._sets(scores)):
+            s, r = _packed(sets), self._r[index]
+            both, num_s, num_r = (_bits(packed) for packed in (s & r, s, r))
+            found = {
+                "recall": _share(both, num_r),
+                "precision": _share(both, num_s),
+                "jaccard": _share(both, num_s + num_r - both),
+            }
+            if self._learned is not None:
+                learned = self._learned[index]
+                found["recall_learned"] = _share(_bits(s & learned), _bits(learned))
+            each.append(found)
+        names = each[0] if each else ()
+        return {
+            name: np.stack([np.broadcast_to(found[name], len(scores)) for found in each], axis=1)
+            for name in names
+        }
+
+    def _sets(self, scores: Stack) -> Iterator[Sets]:
+        if self.by == "tau":
+            rounded = np.round(scores, 9)
+            return (rounded > tau for tau in self.at)
+        ranks = _ranks(scores)
+        return (ranks < k for k in self.at)
 
 
-def shares_over_k(
-    scores: Stack, reference: Stack, base: Stack | None, ks: Grid
-) -> dict[str, Float[np.ndarray, "_maps _ks"]]:
-    """`shares` of the sets of the k best heads, at every k."""
-    maps = [None if m is None else _ranks(m) for m in (scores, reference, base)]
-    s, r, b = maps
-    assert s is not None and r is not None
-    each = [shares(s < k, r < k, None if b is None else b < k) for k in ks]
-    return _columns(each, len(scores))
+def bounds(draws: Values, estimates: Values) -> dict[str, tuple[float, float] | None]:
+    """95% of each measure over resamples, as `comparison_intervals` takes them.
+
+    `draws` are a measure a resample, `estimates` the one value of each. None where a measure exists
+    in fewer than half of the resamples.
+    """
+    found: dict[str, tuple[float, float] | None] = {}
+    for name, values in draws.items():
+        found[name] = interval_of(values)
+        if name in PULLED_DOWN and found[name] is not None:
+            found[name] = _centred(values, float(estimates[name][0]), 0.95)
+    return found
 
 
 def layer_nulls(
@@ -195,9 +240,11 @@ def _spearmans(a: Stack, b: Stack) -> np.ndarray:
     return _cosines(*ranks)
 
 
-def _columns(each: list[Values], num_maps: int) -> dict[str, np.ndarray]:
-    names = each[0] if each else ()
-    return {
-        name: np.stack([np.broadcast_to(values[name], num_maps) for values in each], axis=1)
-        for name in names
-    }
+def _packed(sets: Sets) -> np.ndarray:
+    """Eight heads a byte: [maps, bytes]."""
+    return np.packbits(sets.reshape(len(sets), -1), axis=1)
+
+
+def _bits(packed: np.ndarray) -> np.ndarray:
+    """How many heads each packed set holds."""
+    return np.bitwise_count(packed).sum(axis=1, dtype=np.int64)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sce.stats import compare, recall_curves
-from sce.stats.stacks import SHARES, compare_stack, layer_nulls, shares_over_k, shares_over_tau
+from sce.stats.stacks import SHARES, SharesOver, compare_stack, layer_nulls
 
 
 def maps(seed, count=5, shape=(4, 3), levels=6):
@@ -38,8 +38,8 @@ def test_every_map_has_the_measures_of_compare(seed, with_base, one_reference, k
 def test_curves_are_those_of_recall_curves(seed):
     scores, reference, base = maps(seed), maps(seed + 1), maps(seed + 2)
     taus, ks = [0.0, 0.1, 0.25, 0.4], [0, 1, 3, 12]
-    by_tau = shares_over_tau(scores, reference, base, taus)
-    by_k = shares_over_k(scores, reference, base, ks)
+    by_tau = SharesOver(reference, base, taus, by="tau")(scores)
+    by_k = SharesOver(reference, base, ks, by="k")(scores)
     for index in range(len(scores)):
         curves = recall_curves(scores[index], reference[index], base[index], taus=taus, ks=ks)
         for found, column in ((by_tau, curves.by_tau), (by_k, curves.by_k)):

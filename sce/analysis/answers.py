@@ -1,0 +1,122 @@
+"""The findings of a group in sentences, each with its numbers."""
+
+from collections.abc import Sequence
+
+from sce.analysis.findings import Predictor, Question, Rho, Task
+from sce.analysis.parts import LABELS
+from sce.stats import Estimate
+
+MAIN = ("recall", "recall_learned", "cosine", "cosine_learned", "answer_nll")
+
+
+def answers(
+    tasks: Sequence[Task],
+    correlations: Sequence[Rho],
+    questions: Sequence[Question],
+    predictors: Sequence[Predictor],
+) -> list[str]:
+    """Rho of recall and F1 first, by task; then what else was asked, then ceiling and chance."""
+    pooled = [None] if any(rho.task is None for rho in correlations) else []
+    found = []
+    for name in (*(task.task for task in tasks), *pooled):
+        own = [rho for rho in correlations if rho.task == name and not rho.without_task_means]
+        for measure in MAIN:
+            pair = {rho.points: rho for rho in own if rho.measure == measure}
+            if sentence := _of_rho(name, measure, pair):
+                found.append(sentence)
+        within = [r for r in correlations if r.task is name is None and r.without_task_means]
+        for rho in within:
+            if (rho.measure, rho.points) == ("recall", "synthetic"):
+                found.append(f"Without the tasks' means: {_rho(rho)}.")
+        found += [_of_question(q) for q in questions if (q.task, q.points) == (name, "synthetic")]
+    found += [_of_predictor(p) for p in predictors if p.features]
+    return [*found, *(line for task in tasks for line in _of_ceiling(task))]
+
+
+def estimate(found: Estimate, digits: int = 2) -> str:
+    """0.41 [0.30, 0.52], without bounds where there are none; a dash for nothing."""
+    if found.value is None:
+        return "-"
+    text = f"{found.value:.{digits}f}"
+    if found.low is None or found.high is None:
+        return text
+    return f"{text} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+
+
+def _of_rho(task: str | None, measure: str, pair: dict[str, Rho]) -> str | None:
+    own, every = pair.get("synthetic"), pair.get("all")
+    where = task or "all tasks pooled"
+    shown = own if own is not None and own.found.spearman is not None else every
+    if shown is None or shown.found.spearman is None:
+        if measure != "recall" or own is None:
+            return None
+        n = own.found.n
+        return f"{where}: no correlation of recall with F1 over n = {n} synthetic settings."
+    found = shown.found
+    verb = "goes with F1"
+    if found.p_value is not None:
+        verb += " beyond chance" if found.p_value < 0.05 else ", if at all, by no more than chance"
+    text = f"{where}: {LABELS[measure]} {verb}: {_rho(shown)}"
+    if found.smallest_detectable is not None:
+        text += f"; |rho| below {found.smallest_detectable:.2f} could not have been shown"
+    elif found.p_value is not None:
+        text += "; no rho could have been shown with so few settings"
+    if own is shown and every is not None and every.found.spearman is not None:
+        text += f". With real and untuned points {_rho(every)}"
+    return text + "."
+
+
+def _rho(rho: Rho) -> str:
+    found = rho.found
+    if found.spearman is None:
+        return f"no rho (n = {found.n})"
+    of = Estimate(found.spearman, found.spearman_low, found.spearman_high, found.n)
+    p = "" if found.p_value is None else f", p = {found.p_value:.2g}"
+    kind = "synthetic settings" if rho.points == "synthetic" else "settings"
+    return f"rho {estimate(of)}{p}, n = {found.n} {kind} ({rho.num_runs} runs)"
+
+
+def _of_question(question: Question) -> str:
+    gap = question.rho_difference
+    where = question.task or "all tasks pooled"
+    text = f"{where}: {question.asked} "
+    if gap.low is None or gap.high is None:
+        text += "Too few settings to tell"
+    else:
+        text += "Yes" if gap.low > 0 else "No, less" if gap.high < 0 else "Not shown"
+    text += f": |rho| higher by {estimate(gap)}, n = {gap.n}"
+    if question.error_ratio.value is not None:
+        text += f"; error of prediction {estimate(question.error_ratio)} of the other's"
+    return text + "."
+
+
+def _of_predictor(found: Predictor) -> str:
+    name = LABELS.get(found.name, found.name)
+    ratio = found.ratio
+    if ratio.low is None or ratio.high is None:
+        said = "beside"
+    else:
+        said = (
+            "better than" if ratio.high < 1 else "worse than" if ratio.low > 1 else "no better than"
+        )
+    return (
+        f"{found.task}: {name} predicts F1 of a setting left out {said} the mean of the others: "
+        f"error {found.mae:.3f} against {found.mean_only_mae:.3f}, ratio {estimate(ratio)}, "
+        f"n = {ratio.n} settings."
+    )
+
+
+def _of_ceiling(task: Task) -> list[str]:
+    if task.reference is None:
+        return [f"{task.task}: no reference, so no recall."]
+    lines = []
+    for name in ("recall", "recall_learned"):
+        null = task.nulls[name]
+        chance = "-" if null.value is None else f"{null.value:.2f}"
+        top = task.ceiling.get(name)
+        ceiling = "no ceiling" if top is None else f"ceiling {estimate(top)} (n = {top.n})"
+        untuned = [s.measures.get(name) for s in task.settings if s.kind == "untuned"]
+        before = untuned[0].value if untuned and untuned[0] else None
+        beside = "" if before is None else f", untuned model {before:.2f}"
+        lines.append(f"{task.task}: {LABELS[name]}: {ceiling}, chance {chance}{beside}.")
+    return lines

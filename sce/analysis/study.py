@@ -1,0 +1,154 @@
+"""From paths to findings."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import sce
+from sce.analysis import accuracy
+from sce.analysis.answers import answers
+from sce.analysis.findings import Findings, Group, Task
+from sce.analysis.groups import Key, Member, grouped, members
+from sce.analysis.interventions import baselines, intervention
+from sce.analysis.load import Loaded, load
+from sce.analysis.parts import Intervention, Skipped
+from sce.analysis.references import Given, why_not
+from sce.analysis.tasks import Limits, task_findings, with_extras
+from sce.errors import InputError
+from sce.records import HeadScores
+
+
+def analyse(
+    paths: Sequence[Path], files: Sequence[Path] = (), limits: Limits | None = None
+) -> Findings:
+    """Everything that the runs under some paths say.
+
+    Args:
+        paths: run folders, folders of run folders, study folders.
+        files: reference head sets.
+        limits: thresholds that are fixed.
+
+    Raises:
+        InputError: there is no completed run; a reference cannot be read or fits no run; a limit
+            is none.
+    """
+    limits = limits or Limits()
+    _require_limits(limits)
+    loaded = load(paths)
+    runs = members(loaded)
+    if not runs:
+        reasons = "; ".join(f"{skip.file}: {skip.reason}" for skip in loaded.skipped[:3])
+        raise InputError(f"no completed run in {', '.join(map(str, paths))} ({reasons})")
+    groups = grouped(runs)
+    given = [*_given(files, list(groups)), *_of_studies(loaded)]
+    extras = _Extras(loaded)
+    found = [_group(key, tasks, given, limits, extras) for key, tasks in groups.items()]
+    warnings = []
+    if len(found) > 1:
+        parts = "; ".join(
+            f"{group.name} ({sum(len(t.runs) for t in group.tasks)})" for group in found
+        )
+        warnings.append(
+            f"runs of different models or scores are never compared, so they are apart: {parts}"
+        )
+    late = [skip for run in loaded.runs for skip in run.skipped]
+    skipped = list(dict.fromkeys([*loaded.skipped, *late, *extras.skipped]))
+    return Findings(
+        study=", ".join(name for name, _ in loaded.studies) or None,
+        groups=found,
+        num_runs=len(loaded.runs) + loaded.num_lost,
+        skipped=skipped,
+        warnings=warnings,
+        sce_version=sce.__version__,
+    )
+
+
+About = tuple[str | None, str | None, int | None]
+"""Setting, kind and seed of the run that an intervention was tried on."""
+
+
+class _Extras:
+    """Baselines and interventions of the studies, by task."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.studies = [folder for _, folder in loaded.studies]
+        self.jobs = [run.job for run in loaded.runs if run.job]
+        self.skipped: list[Skipped] = []
+
+    def add(self, task: Task) -> Task:
+        """The task with what lies in the studies' folders."""
+        views, tried = [], []
+        for study in self.studies:
+            file = study / "baselines" / task.task / "results.json"
+            views += baselines(file, self.skipped) if file.is_file() else []
+            tried += self._tried(study, task.task)
+        return with_extras(task, views, tried)
+
+    def _tried(self, study: Path, task: str) -> list[Intervention]:
+        about: tuple[str | None, str | None, int | None] = (None, None, None)
+        files = [(study / "knockout" / task / "results.json", about)]
+        for job in self.jobs:
+            if job.task == task:
+                name = f"{task}-{job.setting}-seed{job.seed}"
+                about: About = (job.setting, job.kind, job.seed)
+                for folder in dict.fromkeys((name, name.replace("/", "-"), job.name)):
+                    files.append((study / "patch" / folder / "results.json", about))
+        read = [intervention(f, self.skipped, about) for f, about in files if f.is_file()]
+        return [each for each in read if each is not None]
+
+
+def _group(
+    key: Key,
+    tasks: dict[str, list[Member]],
+    given: Sequence[Given],
+    limits: Limits,
+    extras: _Extras,
+) -> Group:
+    found = [
+        extras.add(task_findings(key, task, runs, given, limits)) for task, runs in tasks.items()
+    ]
+    rhos, asked = accuracy.correlations(found), accuracy.questions(found)
+    predicted = accuracy.predictors(found)
+    first = next(iter(tasks.values()))[0]
+    return Group(
+        name=key.words,
+        model=str(first.last.provenance.get("model") or "unknown"),
+        weights_sha256=key.weights_sha256,
+        scorer=key.scorer,
+        mode=key.mode,
+        match=key.match,
+        tasks=found,
+        correlations=rhos,
+        over_tau=accuracy.over_tau(found),
+        questions=asked,
+        predictors=predicted,
+        answers=answers(found, rhos, asked, predicted),
+    )
+
+
+def _given(files: Sequence[Path], keys: Sequence[Key]) -> list[Given]:
+    found = []
+    for file in files:
+        scores = HeadScores.load(file)
+        reasons = [why_not(key, scores) for key in keys]
+        if None not in reasons:
+            raise InputError(f"reference {file} fits no run: {reasons[0]}")
+        found.append(Given(str(file), scores))
+    return found
+
+
+def _of_studies(loaded: Loaded) -> list[Given]:
+    found = []
+    for _, folder in loaded.studies:
+        for file in sorted((folder / "reference").glob("*.json")):
+            try:
+                found.append(Given(str(file), HeadScores.load(file), file.stem))
+            except InputError as error:
+                loaded.skipped.append(Skipped(str(file), None, str(error)))
+    return found
+
+
+def _require_limits(limits: Limits) -> None:
+    if limits.tau is not None and not limits.tau >= 0:
+        raise InputError(f"--tau {limits.tau:g}: a threshold of scores is 0 or above")
+    if limits.k is not None and limits.k < 1:
+        raise InputError(f"--k {limits.k}: a set holds 1 head at least")
