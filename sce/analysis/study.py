@@ -9,7 +9,7 @@ from sce.analysis.answers import answers
 from sce.analysis.findings import Findings, Group, Task
 from sce.analysis.groups import Key, Member, grouped, members
 from sce.analysis.interventions import baselines, intervention
-from sce.analysis.load import Loaded, load
+from sce.analysis.load import Job, Loaded, load
 from sce.analysis.parts import Intervention, Skipped
 from sce.analysis.references import Given, why_not
 from sce.analysis.tasks import Limits, task_findings, with_extras
@@ -62,10 +62,6 @@ def analyse(
     )
 
 
-About = tuple[str | None, str | None, int | None]
-"""Setting, kind and seed of the run that an intervention was tried on."""
-
-
 class _Extras:
     """Baselines and interventions of the studies, by task."""
 
@@ -84,16 +80,23 @@ class _Extras:
         return with_extras(task, views, tried)
 
     def _tried(self, study: Path, task: str) -> list[Intervention]:
-        about: tuple[str | None, str | None, int | None] = (None, None, None)
-        files = [(study / "knockout" / task / "results.json", about)]
-        for job in self.jobs:
-            if job.task == task:
-                name = f"{task}-{job.setting}-seed{job.seed}"
-                about: About = (job.setting, job.kind, job.seed)
-                for folder in dict.fromkeys((name, name.replace("/", "-"), job.name)):
-                    files.append((study / "patch" / folder / "results.json", about))
-        read = [intervention(f, self.skipped, about) for f, about in files if f.is_file()]
-        return [each for each in read if each is not None]
+        """Knockout of the task, and every patch of it; a folder's name says of which run."""
+        file = study / "knockout" / task / "results.json"
+        files = [file] if file.is_file() else []
+        found = [intervention(each, self.skipped, (None, None, None)) for each in files]
+        for file in sorted((study / "patch").glob("*/results.json")):
+            job = next((job for job in self.jobs if file.parent.name in _folders_of(job)), None)
+            if job is not None and job.task != task:
+                continue
+            about = (None, None, None) if job is None else (job.setting, job.kind, job.seed)
+            found.append(intervention(file, self.skipped, about))
+        return [each for each in found if each is not None and each.task == task]
+
+
+def _folders_of(job: Job) -> set[str]:
+    """What the folder of a run's patching may be called: no folder's name has a slash."""
+    name = f"{job.task}-{job.setting}-seed{job.seed}"
+    return {job.name, name, *(name.replace("/", other) for other in "-_")}
 
 
 def _group(

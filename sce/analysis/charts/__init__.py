@@ -1,0 +1,1 @@
+"""One Altair chart a figure, made from findings alone."""

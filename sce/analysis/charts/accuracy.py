@@ -1,0 +1,257 @@
+"""Figures of heads against accuracy: the scatter, rho of every measure and tau, prediction."""
+
+from collections.abc import Sequence
+
+import altair as alt
+
+from sce.analysis.charts.labels import FONT, placed
+from sce.analysis.charts.style import (
+    CHANCE,
+    MEASURE_COLOURS,
+    QUIET,
+    SHORT,
+    TAU,
+    Chart,
+    Rows,
+    ceiling,
+    chance,
+    data,
+    finished,
+    kind_colour,
+    kind_shape,
+    ruler,
+    split,
+    titled,
+)
+from sce.analysis.findings import Group, Rho, RhoOverTau, Task
+from sce.analysis.parts import Setting
+from sce.stats import Estimate
+
+SCATTERED = ("recall", "cosine", "recall_learned", "cosine_learned")
+SIZE = (340, 260)
+"""Of a scatter, in pixels."""
+POINTS = {"synthetic": "synthetic settings", "all": "with real and untuned"}
+
+
+def against_f1(group: Group, task: Task) -> Chart | None:
+    """Recall and cosine, of all heads and of learned ones, against F1; a point a setting."""
+    panels = [_scatter(group, task, measure) for measure in SCATTERED]
+    panels = [panel for panel in panels if panel is not None]
+    if not panels:
+        return None
+    rows = [alt.hconcat(*panels[at : at + 2], spacing=36) for at in range(0, len(panels), 2)]
+    lines = (
+        "Bars: 95% intervals (examples, mean over seeds). Small: single seeds. Green dashes: one "
+        "real run against the others.",
+        "Grey dots: chance within layers. p by exchange of settings, two-sided.",
+    )
+    return finished(titled(alt.vconcat(*rows, spacing=28), f"{task.task}: heads and F1", *lines))
+
+
+def rhos(group: Group, task: str | None) -> Chart | None:
+    """Rho of every measure with F1, beside what could have been shown."""
+    rows: Rows = []
+    for rho in group.correlations:
+        found = rho.found
+        if rho.task == task and not rho.without_task_means and found.spearman is not None:
+            own = Estimate(found.spearman, found.spearman_low, found.spearman_high, found.n)
+            p = "" if found.p_value is None else f", p {found.p_value:.2g}"
+            least = found.smallest_detectable
+            rows.append(
+                {
+                    "measure": SHORT[rho.measure],
+                    "points": POINTS[rho.points],
+                    "text": f"n {found.n}{p}",
+                    "least": least,
+                    "minus": None if least is None else -least,
+                    **split("rho", own),
+                }
+            )
+    if not rows:
+        return None
+    order = list(dict.fromkeys(row["measure"] for row in rows))
+    base = alt.Chart(data(rows))
+    names = list(POINTS.values())
+    y = alt.Y("measure:N", sort=order, title=None)
+    offset = alt.YOffset("points:N", sort=names)
+    colour = alt.Color(
+        "points:N",
+        scale=alt.Scale(domain=names, range=["#0072B2", "#E69F00"]),
+        legend=alt.Legend(title=None, orient="bottom"),
+    )
+    x = alt.X("rho:Q", scale=alt.Scale(domain=[-1, 1]), title="Spearman rho with F1")
+    quiet = base.mark_bar(color="#EDEDED", height={"band": 0.9}).encode(
+        alt.X("minus:Q"), alt.X2("least:Q"), y, offset
+    )
+    sides = alt.X("rho_low:Q"), alt.X2("rho_high:Q")
+    bars = base.mark_rule(size=2).encode(*sides, y, offset, colour)
+    dots = base.mark_point(filled=True, size=70, opacity=1).encode(x, y, offset, colour)
+    texts = base.mark_text(align="left", dx=6, fontSize=9, color=QUIET).encode(
+        y, offset, alt.Text("text:N"), x=alt.datum(1.0)
+    )
+    zero = ruler(0.0, "x", "#999999", (1, 0))
+    lines = (
+        "Bars: 95%, bootstrap over settings, seeds drawn anew inside. n: settings. Grey: |rho| too",
+        "small to be shown at p < 0.05 by so many.",
+    )
+    chart = alt.layer(quiet, *zero, bars, dots, texts).properties(width=460, height=alt.Step(15))
+    return finished(titled(chart, f"{task or 'all tasks, pooled'}: what goes with F1", *lines))
+
+
+def rho_over_tau(group: Group, task: Task) -> Chart | None:
+    """Rho with F1 as a function of the threshold, a panel a measure."""
+    own = [
+        found
+        for found in group.over_tau
+        if (found.task, found.points) == (task.task, "synthetic")
+        and any(rho is not None for rho in found.rho)
+    ]
+    if not own:
+        return None
+    known = [
+        tau
+        for found in own
+        for tau, rho in zip(found.taus, found.rho, strict=True)
+        if rho is not None and tau > 0
+    ]
+    panels = [_rho_panel(group, task, found, (min(known), max(known))) for found in own]
+    rows = [alt.hconcat(*panels[at : at + 2], spacing=28) for at in range(0, len(panels), 2)]
+    lines = (
+        "Bands: 95%, bootstrap over settings, seeds drawn anew inside. Grey dots: the smallest",
+        f"|rho| that could be shown. Orange dashes: tau = {task.tau:g}, as in the other figures.",
+    )
+    return finished(titled(alt.vconcat(*rows), f"{task.task}: does the threshold matter?", *lines))
+
+
+def _rho_panel(group: Group, task: Task, found: RhoOverTau, ends: tuple[float, float]) -> Chart:
+    columns = zip(found.taus, found.rho, found.low, found.high, found.n, strict=True)
+    rows: Rows = [
+        {"tau": tau, "rho": rho, "low": low, "high": high, "n": n}
+        for tau, rho, low, high, n in columns
+        if rho is not None and tau > 0
+    ]
+    base = alt.Chart(data(rows))
+    scale = alt.Scale(type="log", domain=list(ends))
+    axis = alt.Axis(values=[1e-3, 1e-2, 1e-1, 1, 10], grid=False, format="~g")
+    x = alt.X("tau:Q", scale=scale, axis=axis, title="threshold tau")
+    y = alt.Y("rho:Q", scale=alt.Scale(domain=[-1, 1]), title="Spearman rho with F1")
+    colour = MEASURE_COLOURS[found.measure]
+    sides = alt.Y("low:Q"), alt.Y2("high:Q")
+    band = base.mark_area(opacity=0.18, color=colour).encode(x, *sides)
+    line = base.mark_line(color=colour, point={"size": 16, "color": colour}).encode(x, y)
+    least = _least(group.correlations, task.task, found.measure)
+    shown = [ruler(sign * least, "y", CHANCE, (2, 2)) for sign in (-1, 1)] if least else []
+    marks = [ruler(0.0, "y", "#999999", (1, 0)), ruler(task.tau, "x", TAU, (4, 2)), *shown]
+    every = [mark for each in marks for mark in each]
+    chart = alt.layer(band, *every, line).properties(width=290, height=190)
+    most = max(row["n"] for row in rows)
+    return titled(chart, SHORT[found.measure], f"n = {most} synthetic settings")
+
+
+def predictors(group: Group, task: Task) -> Chart | None:
+    """Error of predicting F1 of settings left out, over that of the mean of the others."""
+    rows: Rows = [
+        {
+            "name": SHORT.get(found.name, found.name),
+            "text": f"{found.mae:.3f}",
+            **split("ratio", found.ratio),
+        }
+        for found in group.predictors
+        if found.task == task.task and found.features and found.ratio.value is not None
+    ]
+    if not rows:
+        return None
+    of_mean = next(p.mean_only_mae for p in group.predictors if p.task == task.task)
+    base = alt.Chart(data(rows))
+    order = [row["name"] for row in sorted(rows, key=lambda row: row["ratio"])]
+    y = alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelLimit=260))
+    x = alt.X("ratio:Q", title="error / error of the mean of the other settings")
+    bars = base.mark_rule(size=2, color="#0072B2").encode(
+        alt.X("ratio_low:Q"), alt.X2("ratio_high:Q"), y
+    )
+    dots = base.mark_point(filled=True, size=80, opacity=1, color="#0072B2").encode(x, y)
+    texts = base.mark_text(dy=-9, fontSize=9, color=QUIET).encode(x, y, alt.Text("text:N"))
+    one = ruler(1.0, "x", CHANCE, (2, 2))
+    chart = alt.layer(*one, bars, dots, texts).properties(width=420, height=alt.Step(30))
+    lines = (
+        f"Each of n = {rows[0]['ratio_n']} synthetic settings predicted from the others.",
+        "Bars: 95%, bootstrap over settings. Dotted: no better than the mean of the others.",
+        f"Numbers: mean absolute error in F1 (the mean's own: {of_mean:.3f}).",
+    )
+    return finished(titled(chart, f"{task.task}: what predicts F1", *lines))
+
+
+def _scatter(group: Group, task: Task, measure: str) -> Chart | None:
+    rows = [_point(s, measure) for s in task.settings]
+    rows = [row for row in rows if row["x"] is not None and row["y"] is not None]
+    if len(rows) < 2:
+        return None
+    seeds: Rows = [
+        {"x": x, "y": y, "kind": setting.kind}
+        for setting in task.settings
+        if len(setting.runs) > 1 and measure in setting.by_seed
+        for x, y in zip(setting.by_seed[measure], setting.by_seed["f1"], strict=True)
+        if x is not None and y is not None
+    ]
+    null, top = task.nulls.get(measure), max(row["y_high"] for row in [*rows])
+    every = [row["x_low"] for row in rows] + [row["x"] for row in seeds]
+    low = min(every if null is None or null.value is None else [*every, null.value])
+    across = (0.0 if 0 <= low < 0.35 else low - 0.02 * (1 - low), 1.0)
+    x = alt.X("x:Q", scale=alt.Scale(domain=list(across), nice=False), title=SHORT[measure])
+    y = alt.Y("y:Q", scale=alt.Scale(domain=[0, 1.05 * top], nice=False), title="F1")
+    base = alt.Chart(data(rows))
+    rule = base.mark_rule(opacity=0.35)
+    marks = base.mark_point(filled=True, size=75, opacity=1, stroke="white", strokeWidth=0.6)
+    layers = [
+        *ceiling(task, measure, "x"),
+        *chance(task, measure, "x"),
+        *ceiling(task, "f1", "y"),
+        rule.encode(alt.X("x_low:Q"), alt.X2("x_high:Q"), y, kind_colour()),
+        rule.encode(x, alt.Y("y_low:Q"), alt.Y2("y_high:Q"), kind_colour()),
+    ]
+    if seeds:
+        small = alt.Chart(data(seeds)).mark_point(filled=True, size=14, opacity=0.5)
+        layers.append(small.encode(x, y, kind_colour(), kind_shape()))
+    layers.append(marks.encode(x, y, kind_colour(), kind_shape()))
+    if named := placed(rows, SIZE, (across, (0.0, 1.05 * top))):
+        quiet = alt.Chart(data(named)).mark_text(align="left", fontSize=FONT, color="#555555")
+        layers.append(quiet.encode(alt.X("text_x:Q"), alt.Y("text_y:Q"), alt.Text("name:N")))
+    chart = alt.layer(*layers).properties(width=SIZE[0], height=SIZE[1])
+    return titled(chart, SHORT[measure], *_says(group.correlations, task.task, measure))
+
+
+def _point(setting: Setting, measure: str) -> dict:
+    own = setting.measures
+    return {
+        "name": setting.setting,
+        "kind": setting.kind,
+        **split("x", own.get(measure)),
+        **split("y", own.get("f1")),
+    }
+
+
+def _says(found: Sequence[Rho], task: str, measure: str) -> list[str]:
+    """Rho with n, interval, p and what could have been shown: without and with real points."""
+    lines = []
+    for rho in found:
+        if (rho.task, rho.measure, rho.without_task_means) != (task, measure, False):
+            continue
+        own = rho.found
+        if own.spearman is None:
+            lines.append(f"{POINTS[rho.points]}: no rho, n = {own.n}")
+            continue
+        bounds = ""
+        if own.spearman_low is not None and own.spearman_high is not None:
+            bounds = f" [{own.spearman_low:.2f}, {own.spearman_high:.2f}]"
+        p = "" if own.p_value is None else f", p {own.p_value:.2g}"
+        least = own.smallest_detectable
+        could = "" if least is None else f" (|rho| ≥ {least:.2f} to be shown)"
+        lines.append(f"{POINTS[rho.points]}: rho {own.spearman:.2f}{bounds}{p}, n = {own.n}{could}")
+    return lines
+
+
+def _least(found: Sequence[Rho], task: str, measure: str) -> float | None:
+    for rho in found:
+        if (rho.task, rho.measure, rho.points) == (task, measure, "synthetic"):
+            return rho.found.smallest_detectable
+    return None

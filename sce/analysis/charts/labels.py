@@ -1,0 +1,55 @@
+"""Names beside points, where there is room for them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+FONT = 8
+"""Size of the labels, in pixels."""
+_WIDTH = 0.56 * FONT
+"""Of a letter, about."""
+_GAP = 7
+_POINT = 5
+Ends = tuple[float, float]
+
+
+def placed(
+    rows: Sequence[dict[str, Any]], size: tuple[int, int], ends: tuple[Ends, Ends]
+) -> list[dict[str, Any]]:
+    """Rows of `name`, `text_x` and `text_y` for the labels that cover neither point nor label.
+
+    Every label is tried right, left, above and below its point, in turn; one that fits nowhere is
+    left out (the tables and the report name every point). Untuned and real come first.
+
+    Args:
+        rows: `name`, `kind`, `x` and `y` of each point.
+        size: width and height of the plot, in pixels.
+        ends: of the two scales.
+    """
+    (width, height), ((left, right), (low, high)) = size, ends
+    scale_x, scale_y = width / (right - left), height / (high - low)
+    spots = [((row["x"] - left) * scale_x, (high - row["y"]) * scale_y) for row in rows]
+    taken = [(x - _POINT, y - _POINT, x + _POINT, y + _POINT) for x, y in spots]
+    order = sorted(range(len(rows)), key=lambda i: rows[i]["kind"] not in ("untuned", "real"))
+    found = []
+    for index in order:
+        x, y = spots[index]
+        long = _WIDTH * len(rows[index]["name"])
+        tries = (
+            (x + _GAP, y),
+            (x - _GAP - long, y),
+            (x - long / 2, y - 11),
+            (x - long / 2, y + 11),
+        )
+        for at, middle in tries:
+            box = (at, middle - FONT / 2 - 1, at + long, middle + FONT / 2 + 1)
+            inside = box[0] >= 0 and box[2] <= width and box[1] >= 0 and box[3] <= height
+            if inside and not any(_overlap(box, other) for other in taken):
+                taken.append(box)
+                text_x, text_y = left + at / scale_x, high - middle / scale_y
+                found.append({"name": rows[index]["name"], "text_x": text_x, "text_y": text_y})
+                break
+    return found
+
+
+def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -1,0 +1,147 @@
+"""What all figures share: colours, marks, lines of ceiling and chance, and rows of data.
+
+Colours are Okabe and Ito's, which people who confuse red and green tell apart; kinds of runs have
+fixed shapes too.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+from sce.analysis.findings import Task
+from sce.analysis.parts import LABELS
+from sce.stats import Estimate
+
+COLOURS = {
+    "synthetic": "#0072B2",
+    "mixture": "#CC79A7",
+    "limited": "#E69F00",
+    "real": "#009E73",
+    "untuned": "#777777",
+    "reference": "#000000",
+}
+SHAPES = {
+    "synthetic": "circle",
+    "mixture": "triangle-up",
+    "limited": "square",
+    "real": "diamond",
+    "untuned": "cross",
+    "reference": "stroke",
+}
+MEASURE_COLOURS = {
+    "f1": "#D55E00",
+    "recall": "#0072B2",
+    "recall_learned": "#CC79A7",
+    "precision": "#E69F00",
+    "jaccard": "#009E73",
+    "cosine": "#56B4E9",
+    "cosine_learned": "#000000",
+}
+CEILING, CHANCE, TAU = "#009E73", "#777777", "#D55E00"
+INK, QUIET = "#222222", "#888888"
+SHORT = {
+    **LABELS,
+    "recall": "recall",
+    "recall_learned": "recall learned",
+    "recall_at_k": "recall at k",
+    "cosine": "cosine",
+    "cosine_learned": "cosine learned",
+    "spearman": "Spearman",
+    "answer_nll": "validation loss",
+}
+Rows = list[dict[str, Any]]
+Chart = Any
+"""Any of Altair's chart classes."""
+
+
+def data(rows: Rows) -> alt.InlineData:
+    """Rows as Altair takes them without pandas."""
+    return alt.InlineData(values=rows)
+
+
+def kind_colour(legend: bool = True) -> alt.Color:
+    """Colour by `kind`."""
+    scale = alt.Scale(domain=list(COLOURS)[:-1], range=list(COLOURS.values())[:-1])
+    return alt.Color("kind:N", scale=scale, legend=_legend() if legend else None)
+
+
+def kind_shape(legend: bool = True) -> alt.Shape:
+    """Shape by `kind`."""
+    scale = alt.Scale(domain=list(SHAPES)[:-1], range=list(SHAPES.values())[:-1])
+    return alt.Shape("kind:N", scale=scale, legend=_legend() if legend else None)
+
+
+def split(name: str, found: Estimate | None) -> dict[str, float | int | None]:
+    """An estimate as columns of a row; bounds are the value where there are none."""
+    if found is None or found.value is None:
+        return {name: None, f"{name}_low": None, f"{name}_high": None, f"{name}_n": 0}
+    low = found.value if found.low is None else found.low
+    high = found.value if found.high is None else found.high
+    return {name: found.value, f"{name}_low": low, f"{name}_high": high, f"{name}_n": found.n}
+
+
+def ruler(at: float | None, channel: str, colour: str, dash: Sequence[int]) -> list[Chart]:
+    """A line across the plot at a value; none for None."""
+    if at is None:
+        return []
+    mark = alt.Chart(data([{"at": at}])).mark_rule(color=colour, strokeDash=list(dash), size=1.3)
+    return [mark.encode(alt.X("at:Q") if channel == "x" else alt.Y("at:Q"))]
+
+
+def ceiling(task: Task, measure: str, channel: str) -> list[Chart]:
+    """The ceiling of a measure as a dashed line, with its interval as a band."""
+    found = task.ceiling.get(measure)
+    if found is None or found.value is None:
+        return []
+    band: list[Chart] = []
+    if found.low is not None and found.high is not None and found.high > found.low:
+        rows = data([{"low": found.low, "high": found.high}])
+        area = alt.Chart(rows).mark_rect(color=CEILING, opacity=0.1)
+        names = (alt.X, alt.X2) if channel == "x" else (alt.Y, alt.Y2)
+        band = [area.encode(names[0]("low:Q"), names[1]("high:Q"))]
+    return [*band, *ruler(found.value, channel, CEILING, (6, 3))]
+
+
+def chance(task: Task, measure: str, channel: str) -> list[Chart]:
+    """What chance within layers gives, as a dotted line."""
+    found = task.nulls.get(measure)
+    return ruler(found.value if found else None, channel, CHANCE, (2, 2))
+
+
+def titled(chart: Chart, title: str, *lines: str) -> Chart:
+    """A chart with a title and quiet lines below it."""
+    params = alt.TitleParams(title, subtitle=[line for line in lines if line], anchor="start")
+    return chart.properties(title=params)
+
+
+def finished(chart: Chart) -> Chart:
+    """The whole figure in the house's style."""
+    axis = {"labelColor": INK, "titleColor": INK, "gridColor": "#EEEEEE", "domainColor": "#BBBBBB"}
+    return (
+        chart.configure(font="DejaVu Sans, Helvetica, Arial, sans-serif", background="white")
+        .configure_view(stroke="#DDDDDD")
+        .configure_axis(labelFontSize=10, titleFontSize=11, titleFontWeight="normal", **axis)
+        .configure_title(fontSize=12, subtitleFontSize=10, subtitleColor="#555555", offset=8)
+        .configure_legend(labelFontSize=10, titleFontSize=10, symbolSize=70)
+        .configure_header(labelFontSize=10, titleFontSize=11)
+    )
+
+
+def shown(found: Estimate) -> str:
+    """0.41 [0.30, 0.52]; a dash for nothing."""
+    if found.value is None:
+        return "-"
+    text = f"{found.value:.2f}"
+    bounded = found.low is not None and found.high is not None
+    return f"{text} [{found.low:.2f}, {found.high:.2f}]" if bounded else text
+
+
+def value(measures: Mapping[str, Estimate], name: str) -> float | None:
+    """Of a measure that may not be there."""
+    found = measures.get(name)
+    return None if found is None else found.value
+
+
+def _legend() -> alt.Legend:
+    return alt.Legend(title="tuned on", orient="right")
