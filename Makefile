@@ -26,8 +26,10 @@ $(READY): pyproject.toml constraints.txt
 train: setup
 	$(BIN)/python -m sce.train
 
+# Side by side, one thread each; then those that load a real model, which take every core.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not real_model"
+	$(BIN)/python -m pytest -m real_model
 
 check: setup
 	$(BIN)/ruff check .

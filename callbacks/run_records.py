@@ -17,6 +17,7 @@ _WITH_INTERVAL = (
 )
 _HEADS = tuple(f"{name}{end}" for name in _WITH_INTERVAL for end in ("", "_low", "_high"))
 _ACCURACY = tuple(f"{name}{end}" for name in ("f1", "exact_match") for end in ("", "_low", "_high"))
+_NLL_BOUNDS = ("answer_nll_low", "answer_nll_high")
 _FACTS = (
     *("run", "study", "seed", "task", "concept", "context", "mix", "train_sha256", "eval_sha256"),
     *("scorer", "mode", "match", "tau", "k", "context_tokens"),
@@ -49,6 +50,7 @@ class RunRecords(Callback):
             **heads,
             **{name: _number(known.get(f"val/{name}")) for name in _ACCURACY},
             "answer_nll": validation.answer_nll,
+            **{name: _number(known.get(f"val/{name}")) for name in _NLL_BOUNDS},
             "num_examples": len(validation.predictions),
             "num_reference_examples": len(validation.reference),
             "num_kept_examples": _whole(known.get("heads/num_examples")),

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.lines import Line2D
 
-from sce.stats import head_set
+from sce.stats import Curves, head_set
 
 
 def head_maps(maps: Mapping[str, np.ndarray], *, title: str, tau: float | None = None) -> Figure:
@@ -118,29 +119,25 @@ def overlap_matrix(
     return figure
 
 
-def recall_over_k(panels: Mapping[str, Mapping[str, Mapping[str, Any]]], *, k: int) -> Figure:
+def recall_over_k(panels: Mapping[str, Mapping[str, Curves]]) -> Figure:
     """Recall of a reference's k best heads over k, and what chance gives, a panel a reference.
 
     Args:
-        panels: reference -> run -> `ks`, `recall` and `null` (one value a k, None where there is
-            none), and `at_k`: the interval of recall at `k`, or None. A run has one colour.
-        k: where the intervals stand.
+        panels: reference -> run -> its curves. A run has one colour, its n in the legend, and a
+            band around either line where the curves have bounds.
     """
-    runs = sorted({run for lines in panels.values() for run in lines}, key=lambda r: (len(r), r))
+    runs = {run: curves.n for lines in panels.values() for run, curves in lines.items()}
+    names = sorted(runs, key=lambda run: (len(run), run))
     columns = min(len(panels), 3) if len(panels) != 4 else 2
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(3.3 * columns, 0.9 + 2.6 * rows), layout="constrained")
+    figure = Figure(figsize=(3.3 * columns, 1.1 + 2.6 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for axis, (reference, lines) in zip(axes.flat, panels.items(), strict=False):
-        for place, (run, line) in enumerate(lines.items()):
-            colour = f"C{runs.index(run) % 10}"
-            recall, null = (np.array(line[name], dtype=float) for name in ("recall", "null"))
-            axis.plot(line["ks"], recall, "o-", color=colour, markersize=3, linewidth=1.2)
-            axis.plot(line["ks"], null, "--", color=colour, linewidth=0.9)
-            if line["at_k"] is not None:
-                # Side by side, or they would hide one another.
-                spot = k * 1.12 ** (place - (len(lines) - 1) / 2)
-                axis.vlines(spot, *line["at_k"], color=colour, linewidth=3, alpha=0.5)
+        for run, curves in lines.items():
+            colour = f"C{names.index(run) % 10}"
+            _line(axis, curves, "recall", {"fmt": "o-", "color": colour, "linewidth": 1.2})
+            null = {"fmt": "--", "color": colour, "linewidth": 0.9}
+            _line(axis, curves, "recall_null_layer", null)
         axis.set_title(f"reference {reference}", fontsize=9)
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter("{x:g}")
@@ -152,11 +149,26 @@ def recall_over_k(panels: Mapping[str, Mapping[str, Mapping[str, Any]]], *, k: i
             axis.tick_params(labelbottom=True)
     marks = [Line2D([], [], color=f"C{n % 10}", marker="o", markersize=3) for n in range(len(runs))]
     chance = Line2D([], [], color="0.4", linestyle="--")
-    labels = [*(f"run {run}" for run in runs), "null, layers kept"]
-    figure.legend([*marks, chance], labels, fontsize=8, ncols=5, loc="outside lower center")
+    said = [f"run {run}, n = {'unknown' if runs[run] is None else runs[run]}" for run in names]
+    labels = [*said, "null, layers kept"]
+    figure.legend([*marks, chance], labels, fontsize=8, ncols=3, loc="outside lower center")
     figure.supylabel("recall", fontsize=9)
-    figure.suptitle(f"recall of the k best heads; bars: 95% intervals at k = {k}", fontsize=9)
+    bands = any(axis.collections for axis in axes.flat)
+    title = "recall of the k best heads" + ("; bands: 95% over n examples" if bands else "")
+    figure.suptitle(title, fontsize=9)
     return figure
+
+
+def _line(axis: Axes, curves: Curves, name: str, style: Mapping[str, Any]) -> None:
+    """A measure over k, None left out, with its band where it has one."""
+    value, low, high = (
+        np.array(curves.by_k[each], dtype=float) for each in (name, f"{name}_low", f"{name}_high")
+    )
+    options = {key: each for key, each in style.items() if key != "fmt"}
+    axis.plot(curves.ks, value, style["fmt"], markersize=3, **options)
+    if np.isfinite(low).any():
+        alpha = 0.18 if style["fmt"] == "o-" else 0.08
+        axis.fill_between(curves.ks, low, high, color=style["color"], alpha=alpha, linewidth=0)
 
 
 def _ticks(count: int) -> list[int]:

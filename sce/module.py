@@ -31,7 +31,8 @@ from sce.options import OptimizerOptions
 from sce.parallel import gathered, shard, total_norm
 from sce.records import RunFacts
 from sce.stats import bootstrap_interval
-from sce.validation import Answer, Validation, measured, place
+from sce.untuned import Scored, Untuned
+from sce.validation import Answer, Validation, answer_nll, measured, place
 
 
 class SceModule(L.LightningModule):
@@ -47,6 +48,7 @@ class SceModule(L.LightningModule):
         optimizer: OptimizerOptions,
         settings: DecodeSettings,
         facts: RunFacts,
+        untuned: Untuned | None = None,
     ) -> None:
         """Take the parts.
 
@@ -56,11 +58,14 @@ class SceModule(L.LightningModule):
             optimizer: AdamW and its schedule.
             settings: scorers, modes and greedy steps of a validation.
             facts: what identifies the run.
+            untuned: what step 0 is read from, or written to where there is nothing.
         """
         super().__init__()
         self.strict_loading = False  # checkpoints hold the trainable parts alone
         self._build, self._detokenize = build, detokenize
         self.optimizer_options, self.settings, self.facts = optimizer, settings, facts
+        self._untuned = untuned
+        self._known: tuple[list[Answer], list[Scored]] | None = None
         self.net: nn.Module | None = None
         # Fed with what has been gathered from all ranks, so there is nothing left to synchronise.
         self.metrics = metrics_for(facts.task, sync=False)
@@ -173,8 +178,10 @@ class SceModule(L.LightningModule):
     # -- validation -------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        """Start afresh, with every weight whole."""
-        self._outcomes = ([], [])
+        """Start afresh, with every weight whole; step 0 may be known from another run."""
+        self._outcomes, self._known = ([], []), None
+        if self._untuned is not None and self.global_step == 0 and self._untuned.is_known:
+            self._known = self._untuned.read()
         self._whole.enter_context(gathered(self.model))
 
     # Lightning hands any output on to callbacks, though it names only some types.
@@ -183,6 +190,8 @@ class SceModule(L.LightningModule):
     ) -> list[Outcome]:
         """Decode a batch; heads are read on the reference split alone."""
         del batch_idx
+        if self._known is not None:
+            return []
         settings = self.settings
         if dataloader_idx == VAL:
             settings = replace(settings, scorers=())
@@ -196,18 +205,26 @@ class SceModule(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Gather what all ranks found, and log accuracy."""
         self._whole.close()
-        val = self._gather(VAL, self._answer)
-        reference = self._gather(REFERENCE, lambda o: (place(o.example), dict(o.scores)))
+        val, reference = self._known or self._found()
         keys = list(reference[0][1]) if reference else []
+        likelihood = answer_nll(val)
         validation = Validation(
             step=self.global_step,
             predictions=measured(self.metrics, val),
-            answer_nll=sum(a.nll for a in val) / max(1, sum(a.num_labels for a in val)),
+            answer_nll=float(likelihood["answer_nll"] or 0),
             reference=tuple(row[0] for row in reference),
             scores={key: np.stack([row[1][key].numpy() for row in reference]) for key in keys},
         )
         self.last_validation, self.validated = validation, validation.step
-        self.hand_on({**self._accuracy(), "val/answer_nll": validation.answer_nll})
+        self.hand_on({**self._accuracy(), **{f"val/{n}": v for n, v in likelihood.items()}})
+
+    def _found(self) -> tuple[list[Answer], list[Scored]]:
+        """What all ranks decoded; of step 0 it is kept for other runs where that is asked for."""
+        val = self._gather(VAL, self._answer)
+        scored = self._gather(REFERENCE, lambda o: (place(o.example), dict(o.scores)))
+        if self._untuned is not None and self.global_step == 0 and self.trainer.is_global_zero:
+            self._untuned.write(val, scored)
+        return val, scored
 
     def _accuracy(self) -> dict[str, float | None]:
         """The mean of every metric over the validation examples, 95% bounds, and how many."""

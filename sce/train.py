@@ -4,7 +4,6 @@ config -> model source, splits -> run folder -> module + callbacks + logger -> s
 """
 
 import logging
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from sce.errors import InputError
 from sce.logger import is_rank_zero
 from sce.one_line import one_line_errors, run
 from sce.options import rope_in_use
+from sce.quiet import quiet_libraries
 from sce.run_dir import CHECKPOINT, choose_run_dir, opened, rewind
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sce.data.datamodule import SplitsDataModule
     from sce.module import SceModule
     from sce.records import RunFacts
+    from sce.untuned import Untuned
 
 register()
 _REFUSALS = (ValueError, TypeError, RuntimeError, AssertionError)
@@ -69,7 +70,7 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
     _log.setLevel(logging.INFO if is_rank_zero() else logging.WARNING)
     import lightning as L
 
-    _quiet_libraries()
+    quiet_libraries()
 
     from sce.assemble import assemble, facts
     from sce.data.datamodule import SplitsDataModule
@@ -107,18 +108,30 @@ def _module(config: TrainConfig, parts: "Parts", known: "RunFacts") -> "SceModul
     from sce.module import SceModule
     from sce.reference import greedy_sibling
 
-    model = model_builder(parts, config.lora)()
     # Greedy scores of the reference split cost a decoding; they are made where they are compared.
     path = config.reference.path
     beside = path is not None and config.mode != "greedy" and greedy_sibling(Path(path))
     modes = (config.mode, "greedy") if beside else (config.mode,)
+    untuned = _untuned(config, known, modes)
+    model = model_builder(parts, config.lora)()
     return SceModule(
         lambda: model,
         parts.detokenize,
         optimizer=config.optimizer,
         settings=settings(parts, model, scorers=(config.scorer.name,), modes=modes),
         facts=known,
+        untuned=untuned,
     )
+
+
+def _untuned(config: TrainConfig, known: "RunFacts", modes: tuple[str, ...]) -> "Untuned | None":
+    from sce.untuned import Untuned
+
+    if config.untuned is None:
+        return None
+    answering = {"max_new_tokens": config.max_new_tokens, "batch.eval": config.batch.eval}
+    scoring = {"scorer": config.scorer.name, "modes": modes}
+    return Untuned.of(Path(config.untuned).expanduser(), known, **answering, **scoring)
 
 
 def _fit(
@@ -272,21 +285,6 @@ def _plain(config: TrainConfig) -> dict[str, Any]:
     plain = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
-
-
-def _quiet_libraries() -> None:
-    """Silence what says nothing about the run: double lines, adverts, others' deprecations."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
-        logging.getLogger(name).handlers.clear()
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        "`is_gradient_checkpointing` is deprecated",  # PEFT's call into transformers
-        r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's call into torch
-        "The '.*_dataloader' does not have many workers",  # examples are encoded beforehand
-        "Checkpoint directory .* exists and is not empty",  # a resumed run's own
-        "You are using a CUDA device .* that has Tensor Cores",
-    ):
-        warnings.filterwarnings("ignore", message=message)
 
 
 def cli() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sce.data.encode import Encoded
-from sce.stats import mean_scores
+from sce.stats import bootstrap_ratio, mean_scores
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,18 @@ class Validation:
 def place(example: Encoded) -> Place:
     """Where an example's evidence stands."""
     return Place(example.id, example.depth, len(example.prompt_ids))
+
+
+def answer_nll(answers: Sequence[Answer]) -> dict[str, float | None]:
+    """`answer_nll`, the mean over the gold tokens of all answers, in nats, and its 95% bounds.
+
+    They are of a bootstrap over examples, a token's weight the same throughout: None for fewer than
+    2 examples or a likelihood that is not finite. The mean of no answers is 0.
+    """
+    nll, num_labels = [a.nll for a in answers], [a.num_labels for a in answers]
+    low, high = bootstrap_ratio(nll, num_labels, seed=0) or (None, None)
+    mean = sum(nll) / max(1, sum(num_labels))
+    return {"answer_nll": mean, "answer_nll_low": low, "answer_nll_high": high}
 
 
 def measured(metrics: Mapping[str, Any], answers: Sequence[Answer]) -> tuple[Prediction, ...]:

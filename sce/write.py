@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig
 
-from sce.commands import WriteConfig
 from sce.config import CONF, register, typed
 from sce.errors import InputError
 from sce.one_line import one_line_errors, run
+from sce.write_options import WriteConfig
 
 if TYPE_CHECKING:
     from sce.data.example import Example

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sce.errors import InputError
 
 if TYPE_CHECKING:
-    from sce.commands import WriteConfig
+    from sce.write_options import WriteConfig
 
 FAILURES_IN_A_ROW = 10
 """With so many failed requests one after another the run ends: the server is not well."""

@@ -6,7 +6,7 @@ A set that is compared keeps its examples' scores and its provenance; what they 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import combinations, permutations
 from typing import Any
 
@@ -16,25 +16,26 @@ from sce.records import HeadScores, origin_differences
 from sce.stats import (
     Comparison,
     Curves,
+    HeadMap,
+    bootstrap_many,
     compare,
     comparison_intervals,
+    drawn_together,
     head_set,
     num_kept,
     partial_given_layer,
     permutation_p_value,
     recall_curves,
+    with_bands,
 )
 
 SEED = 0
 """Of resamples and permutations."""
 NUM_RESAMPLES = 2000
 """Of the examples, for the intervals."""
-MEASURES = (
-    *("recall", "recall_learned", "precision", "jaccard", "recall_at_k"),
-    *("cosine", "cosine_learned", "spearman"),
-)
+MEASURES = tuple(field.name for field in fields(Comparison))
 """What has an interval where the run's examples are at hand."""
-
+GIVEN_LAYER = "partial_given_layer"
 
 _IDENTITIES = {
     "weights_sha256": "different models, whose heads have nothing in common",
@@ -72,12 +73,13 @@ class Pair:
     intervals: Mapping[str, tuple[float, float] | None]
     """Measure -> 95% interval over the run's examples; None or absent where there is none."""
     curves: Curves
+    """With bands over the run's examples where these are at hand."""
 
     def row(self) -> dict[str, Any]:
         """All but the curves, flat, as a row of a table."""
         low_high = {
             f"{name}_{end}": interval[i] if (interval := self.intervals.get(name)) else None
-            for name in MEASURES
+            for name in (*MEASURES, GIVEN_LAYER)
             for i, end in enumerate(("low", "high"))
         }
         return {
@@ -140,17 +142,19 @@ def _pair(run: Member, reference: Member, untuned: HeadScores | None, tau: float
     scores, target = run.scores.scores, reference.scores.scores
     base = reference.scores.base_scores if untuned is None else untuned.scores
     rows, intervals = run.scores.per_example, {}
+    curves = recall_curves(scores, target, base, n=run.n)
     if rows is not None:
         data = run.scores.provenance.get("data_sha256")
-        intervals = comparison_intervals(
+        drawn = (
             rows,
             beside(reference.scores, data, len(rows)),
             base if untuned is None else beside(untuned, data, len(rows)),
-            tau=tau,
-            k=k,
-            seed=SEED,
-            num_resamples=NUM_RESAMPLES,
         )
+        intervals = comparison_intervals(
+            *drawn, tau=tau, k=k, seed=SEED, num_resamples=NUM_RESAMPLES
+        )
+        intervals |= _given_layer(drawn)
+        curves = with_bands(curves, *drawn, seed=SEED)
     sets = head_set(scores, tau), head_set(target, tau)
     return Pair(
         run=run,
@@ -159,7 +163,22 @@ def _pair(run: Member, reference: Member, untuned: HeadScores | None, tau: float
         partial_given_layer=partial_given_layer(scores, target),
         recall_p_value=permutation_p_value(*sets, seed=SEED, layer_matched=True),
         intervals=intervals,
-        curves=recall_curves(scores, target, base),
+        curves=curves,
+    )
+
+
+def _given_layer(drawn: tuple[Any, Any, Any]) -> dict[str, tuple[float, float] | None]:
+    """Interval of `partial_given_layer`, by the examples that run and reference share."""
+    together = drawn_together(*drawn)
+
+    def partial(joined: HeadMap) -> dict[str, float | None]:
+        maps = together.split(joined)
+        s, r = maps["s"], maps["r"]
+        assert s is not None and r is not None
+        return {GIVEN_LAYER: partial_given_layer(s, r)}
+
+    return bootstrap_many(
+        together.joined, partial, centred=(GIVEN_LAYER,), seed=SEED, num_resamples=NUM_RESAMPLES
     )
 
 

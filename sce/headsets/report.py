@@ -15,27 +15,28 @@ from rich.table import Table
 
 from sce.errors import InputError
 from sce.figures import head_maps, overlap_matrix, recall_over_k, save_montage
-from sce.headsets.comparing import SEED, Compared, Member, Pair
+from sce.headsets.comparing import GIVEN_LAYER, SEED, Compared, Member, Pair
 from sce.records import write_json
-from sce.stats import head_set
+from sce.stats import Curves, head_set
 
 SCHEMA = "sce.compare/1"
 WIDTH = 100
-"""Columns of the printed tables, with a terminal or without."""
+"""Columns of what is printed, with a terminal or without; only a table of more digits is wider."""
 MAPS_A_ROW = 4
 
 
 def as_text(compared: Compared) -> str:
     """Which set is which letter, a table of head sets and one of scores, and how they are read."""
     out = StringIO()
-    console = Console(file=out, width=WIDTH, force_terminal=False)
+    console = Console(file=out, width=2 * WIDTH, force_terminal=False)
     lines = [_title(compared)]
     for member in compared.members:
         lines.append(f"{member.letter:>3}  {member.name}: {_size(member, compared.tau)}")
     lines += [_wrapped(f"warning: {warning}") for warning in compared.warnings]
     console.print("\n".join([*lines, ""]), highlight=False, markup=False, soft_wrap=True)
-    console.print(_table("head sets", _set_columns(compared.k), compared.pairs))
-    console.print(_table("scores of all heads", _SCORE_COLUMNS, compared.pairs))
+    recalls = "recall of the reference's heads"
+    console.print(_table(recalls, _recall_columns(compared.k), compared.pairs))
+    console.print(_table("sets and scores", _OTHER_COLUMNS, compared.pairs))
     console.print(_wrapped(_notes(compared)), highlight=False, markup=False, soft_wrap=True)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
@@ -63,29 +64,33 @@ def _size(member: Member, tau: float) -> str:
 Column = tuple[str, Callable[[Pair], str]]
 
 
-def _set_columns(k: int) -> tuple[Column, ...]:
+def _measured(title: str, name: str) -> Column:
+    return title, lambda pair: _with_interval(pair, name)
+
+
+def _recall_columns(k: int) -> tuple[Column, ...]:
     return (
-        ("recall", lambda pair: _with_interval(pair, "recall")),
-        ("null", lambda pair: _number(pair.comparison.recall_null)),
-        ("null by\nlayer", lambda pair: _number(pair.comparison.recall_null_layer)),
+        _measured("recall", "recall"),
+        _measured("null", "recall_null"),
+        _measured("null by\nlayer", "recall_null_layer"),
         ("p", lambda pair: _number(pair.recall_p_value, digits=4)),
-        ("precision", lambda pair: _number(pair.comparison.precision)),
-        ("Jaccard", lambda pair: _number(pair.comparison.jaccard)),
-        (f"recall\nat {k}", lambda pair: _number(pair.comparison.recall_at_k)),
+        _measured("recall learned", "recall_learned"),
+        _measured(f"recall at {k}", "recall_at_k"),
     )
 
 
-_SCORE_COLUMNS: tuple[Column, ...] = (
-    ("recall learned", lambda pair: _with_interval(pair, "recall_learned")),
-    ("cosine", lambda pair: _with_interval(pair, "cosine")),
-    ("cosine\nlearned", lambda pair: _number(pair.comparison.cosine_learned)),
-    ("Spearman", lambda pair: _number(pair.comparison.spearman)),
-    ("given\nlayer", lambda pair: _number(pair.partial_given_layer)),
+_OTHER_COLUMNS: tuple[Column, ...] = (
+    _measured("precision", "precision"),
+    _measured("Jaccard", "jaccard"),
+    _measured("cosine", "cosine"),
+    _measured("cosine\nlearned", "cosine_learned"),
+    _measured("Spearman", "spearman"),
+    ("given\nlayer", lambda pair: _interval_below(pair, GIVEN_LAYER, pair.partial_given_layer)),
 )
 
 
 def _table(title: str, columns: Sequence[Column], pairs: Sequence[Pair]) -> Table:
-    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1, 0, 0))
+    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", padding=0)
     for name in ("run", "ref."):
         table.add_column(name)
     for name, _ in columns:
@@ -102,9 +107,13 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 
 def _with_interval(pair: Pair, name: str) -> str:
-    interval = pair.intervals.get(name)
-    text = _number(getattr(pair.comparison, name))
-    return text if interval is None else f"{text} [{interval[0]:.3f}, {interval[1]:.3f}]"
+    """The value, and its interval on a line of its own."""
+    return _interval_below(pair, name, getattr(pair.comparison, name))
+
+
+def _interval_below(pair: Pair, name: str, value: float | None) -> str:
+    interval, text = pair.intervals.get(name), _number(value)
+    return text if interval is None else f"{text}\n[{interval[0]:.3f},{interval[1]:.3f}]"
 
 
 def _examples(pair: Pair) -> str:
@@ -192,7 +201,7 @@ def _drawn(compared: Compared) -> list[list[Figure]]:
         cells,
         title=f"recall of the reference's heads > {compared.tau:g} [95%]",
     )
-    curves = recall_over_k(_panels(compared.pairs), k=compared.k)
+    curves = recall_over_k(_panels(compared.pairs))
     maps = []
     for start in range(0, len(members), MAPS_A_ROW):
         shown = {
@@ -203,17 +212,11 @@ def _drawn(compared: Compared) -> list[list[Figure]]:
     return [[overlap, curves], *maps]
 
 
-def _panels(pairs: Sequence[Pair]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Reference -> run -> curve over k, in the order of the sets."""
-    panels: dict[str, dict[str, dict[str, Any]]] = {}
+def _panels(pairs: Sequence[Pair]) -> dict[str, dict[str, Curves]]:
+    """Reference -> run -> curves, in the order of the sets."""
+    panels: dict[str, dict[str, Curves]] = {}
     for pair in sorted(pairs, key=lambda pair: (len(pair.reference.letter), pair.reference.letter)):
-        by_k = pair.curves.by_k
-        panels.setdefault(pair.reference.letter, {})[pair.run.letter] = {
-            "ks": pair.curves.ks,
-            "recall": by_k["recall"],
-            "null": by_k["recall_null_layer"],
-            "at_k": pair.intervals.get("recall_at_k"),
-        }
+        panels.setdefault(pair.reference.letter, {})[pair.run.letter] = pair.curves
     return panels
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from sce.interventions.controls import HEADS, LAYER_MATCHED, UNIFORM, Condition
 from sce.interventions.select import NO_HEADS, Heads, named
-from sce.stats import bootstrap_interval, bootstrap_statistic, mcnemar, paired_permutation
+from sce.stats import bootstrap_interval, bootstrap_ratio, mcnemar, paired_permutation
 
 Row = dict[str, Any]
 BASELINE = "none"
@@ -56,13 +56,9 @@ def accuracy(answers: Answers, *, seed: int) -> Row:
 
 def answer_nll(nll: np.ndarray, num_labels: np.ndarray, *, seed: int) -> Row:
     """The mean over tokens of all examples, in nats, with its 95% interval over examples."""
-    pairs = np.stack([nll, num_labels], axis=1)[:, None, :].astype(np.float64)
-    interval = bootstrap_statistic(pairs, _ratio, seed=seed)
-    return estimate("answer_nll", _ratio(pairs.mean(axis=0)), interval)
-
-
-def _ratio(mean: np.ndarray) -> float | None:
-    return float(mean[0, 0] / mean[0, 1]) if mean[0, 1] else None
+    total = float(num_labels.sum())
+    mean = float(nll.sum() / total) if total else None
+    return estimate("answer_nll", mean, bootstrap_ratio(nll, num_labels, seed=seed))
 
 
 def estimate(name: str, value: float | None, interval: tuple[float, float] | None) -> Row:

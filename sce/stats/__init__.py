@@ -5,10 +5,11 @@ or NaN, and its n stands beside it. Every draw comes from the seed that is passe
 models nor files: numpy and scipy alone.
 """
 
+from sce.stats.bands import with_bands
 from sce.stats.bins import Bin, by_bins
 from sce.stats.confounds import PooledAndBy, WithinBetween, pooled_and_by, within_and_between
 from sce.stats.correlation import Correlation, correlate, partial_given_layer
-from sce.stats.intervals import comparison_intervals, mean_of
+from sce.stats.intervals import comparison_intervals, drawn_together, mean_of
 from sce.stats.paired import (
     Faithfulness,
     McNemar,
@@ -35,6 +36,7 @@ from sce.stats.resampling import (
     Estimate,
     bootstrap_interval,
     bootstrap_many,
+    bootstrap_ratio,
     bootstrap_statistic,
     mean_scores,
     num_kept,
@@ -86,6 +88,7 @@ __all__ = [
     "area",
     "bootstrap_interval",
     "bootstrap_many",
+    "bootstrap_ratio",
     "bootstrap_statistic",
     "by_bins",
     "compare",
@@ -94,6 +97,7 @@ __all__ = [
     "concentration",
     "correlate",
     "cosine",
+    "drawn_together",
     "error_ratio",
     "faithfulness",
     "faithfulness_interval",
@@ -123,5 +127,6 @@ __all__ = [
     "spearman_brown",
     "split_half",
     "top_heads",
+    "with_bands",
     "within_and_between",
 ]

@@ -5,12 +5,14 @@ these, so they are drawn together. What was scored on others, or is known by its
 as it is.
 """
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 
 import numpy as np
+from jaxtyping import Real
 
 from sce.stats.resampling import PerExample, bootstrap_many, kept_examples, mean_scores
-from sce.stats.series import HeadMap
+from sce.stats.series import HeadMap, require_same_shape
 from sce.stats.sets import compare
 
 PULLED_DOWN = ("cosine", "cosine_base", "cosine_learned", "spearman")
@@ -19,6 +21,51 @@ OF_REFERENCE = ("num_reference_heads",)
 OF_REFERENCE_AND_BASE = ("recall_base", "cosine_base")
 
 Intervals = dict[str, tuple[float, float] | None]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Scores of the run S, the reference R and the untuned model B: what is drawn, what stays."""
+
+    joined: PerExample
+    """What is drawn, side by side: [examples, layers, heads of each of `drawn`]."""
+    drawn: tuple[str, ...]
+    """Of "s", "r" and "b", those in `joined`, in this order."""
+    still: Mapping[str, HeadMap | None]
+    """The others: their mean, or None for a B that is not known."""
+
+    @property
+    def undrawn(self) -> tuple[str, ...]:
+        """Measures of which nothing, or of two that share what is odd but one, was drawn."""
+        undrawn = OF_REFERENCE if "r" in self.still else ()
+        # Of two maps that share what is odd about the examples, one alone would say too little.
+        return (*undrawn, *OF_REFERENCE_AND_BASE) if self.still else undrawn
+
+    def split(
+        self, means: Real[np.ndarray, "... _layers _heads"]
+    ) -> dict[str, Real[np.ndarray, "... _layers _heads"] | None]:
+        """The maps by name, "s", "r" and "b", from means of `joined` of one or more resamples."""
+        parts = np.split(means, len(self.drawn), axis=-1)
+        return {**self.still, **dict(zip(self.drawn, parts, strict=True))}
+
+
+def drawn_together(
+    per_example: PerExample, reference: HeadMap | PerExample, base: HeadMap | PerExample | None
+) -> Drawn:
+    """What is drawn with the run's examples: all that was scored on them, by example.
+
+    Raises ValueError if the maps' shapes differ.
+    """
+    parts, drawn, still = [per_example], ["s"], dict[str, HeadMap | None]()
+    for name, scores in (("r", reference), ("b", base)):
+        if scores is not None and _same_kept(per_example, scores):
+            parts.append(scores)
+            drawn.append(name)
+        else:
+            still[name] = None if scores is None else mean_of(scores)
+    stay = [mean for mean in still.values() if mean is not None]
+    require_same_shape(np.zeros(per_example.shape[1:]), *stay)
+    return Drawn(np.concatenate(parts, axis=2), tuple(drawn), still)
 
 
 def comparison_intervals(  # noqa: PLR0913 - what is compared, and how it is drawn
@@ -51,31 +98,19 @@ def comparison_intervals(  # noqa: PLR0913 - what is compared, and how it is dra
     Raises:
         ValueError: shapes differ.
     """
-    parts, still = [per_example], dict[str, HeadMap | None]()
-    for name, scores in (("r", reference), ("b", base)):
-        if scores is not None and _same_kept(per_example, scores):
-            parts.append(scores)
-        else:
-            still[name] = None if scores is None else mean_of(scores)
-    mean, drawn = mean_of(reference), [name for name in "srb" if name not in still]
+    drawn = drawn_together(per_example, reference, base)
 
     def compared(joined: HeadMap) -> dict[str, float | None]:
-        maps = dict(zip(drawn, np.split(joined, len(drawn), axis=1), strict=True))
-        r, b = maps.get("r", mean), maps.get("b", still.get("b"))
-        found = asdict(compare(maps["s"], r, b, tau=tau, k=k))
+        maps = drawn.split(joined)
+        s, r = maps["s"], maps["r"]
+        assert s is not None and r is not None
+        found = asdict(compare(s, r, maps["b"], tau=tau, k=k))
         return {name: None if value is None else float(value) for name, value in found.items()}
 
     found = bootstrap_many(
-        np.concatenate(parts, axis=2),
-        compared,
-        centred=PULLED_DOWN,
-        seed=seed,
-        num_resamples=num_resamples,
+        drawn.joined, compared, centred=PULLED_DOWN, seed=seed, num_resamples=num_resamples
     )
-    undrawn = OF_REFERENCE if "r" in still else ()
-    # Of two maps that share what is odd about the examples, one alone would say too little.
-    undrawn = (*undrawn, *OF_REFERENCE_AND_BASE) if still else undrawn
-    return found | dict.fromkeys(undrawn)
+    return found | dict.fromkeys(drawn.undrawn)
 
 
 def mean_of(scores: HeadMap | PerExample) -> HeadMap:

@@ -109,15 +109,13 @@ def bootstrap_many(
     Fisher's z scale until their median is the estimate: what is left says how much as many other
     examples would give, noise and all, and not what examples without end would.
     """
-    kept = _kept(per_example)
-    num_examples, *shape = kept.shape
-    if num_examples < 2 or not np.isfinite(kept).all():
-        return dict.fromkeys(statistics(np.zeros(shape)))
-    means = _resampled_means(kept.reshape(num_examples, -1), seed, num_resamples)
-    draws = [statistics(mean) for mean in means.reshape(num_resamples, *shape)]
+    means = resampled_maps(per_example, seed, num_resamples)
+    if means is None:
+        return dict.fromkeys(statistics(np.zeros(per_example.shape[1:])))
+    draws = [statistics(mean) for mean in means]
     found = {name: interval_of([draw[name] for draw in draws], level) for name in draws[0]}
     if any(found.get(name) for name in centred):
-        estimates = statistics(kept.mean(axis=0))
+        estimates = statistics(mean_scores(per_example))
         for name in centred:
             if found.get(name) is not None:
                 found[name] = _centred([draw[name] for draw in draws], estimates[name], level)
@@ -140,6 +138,38 @@ def bootstrap_statistic(
         num_resamples=num_resamples,
         level=level,
     )[""]
+
+
+def bootstrap_ratio(
+    numerators: Series, denominators: Series, *, seed: int, num_resamples: int = 2000
+) -> tuple[float, float] | None:
+    """(low, high), 95%, of sum(numerators) / sum(denominators) over examples, drawn in pairs.
+
+    None as in `bootstrap_interval`, and where most resamples have a sum of 0 below. Raises
+    ValueError if the lengths differ.
+    """
+    pair = vector(numerators), vector(denominators)
+    require_same_shape(*pair)
+    rows = np.stack(pair, axis=1)
+    if len(rows) < 2 or not np.isfinite(rows).all():
+        return None
+    above, below = _resampled_means(rows, seed, num_resamples).T
+    return interval_of(np.divide(above, below, out=np.full_like(above, np.nan), where=below != 0))
+
+
+def resampled_maps(
+    per_example: PerExample, seed: int, num_resamples: int
+) -> Float[np.ndarray, "_resamples _layers _heads"] | None:
+    """The mean map of every resample of the kept examples, the same for one seed.
+
+    None for fewer than 2 kept examples, or a score that is not finite.
+    """
+    kept = _kept(per_example)
+    num_examples, *shape = kept.shape
+    if num_examples < 2 or not np.isfinite(kept).all():
+        return None
+    means = _resampled_means(kept.reshape(num_examples, -1), seed, num_resamples)
+    return means.reshape(num_resamples, *shape)
 
 
 def split_half(

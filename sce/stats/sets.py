@@ -136,13 +136,16 @@ class Curves:
     `by_tau` and `by_k` give, by the names of `Comparison`, one value for each of `taus` and `ks`:
     recall, recall_null, recall_null_layer, recall_base, recall_learned, precision, jaccard (in
     0..1; None for a share of an empty set, or without the untuned model), num_heads and
-    num_reference_heads (S and R; at k fewer than k where fewer heads score).
+    num_reference_heads (S and R; at k fewer than k where fewer heads score). Beside each stand its
+    95% bounds, recall_low, recall_high and so on: None but where `with_bands` has found them.
     """
 
     taus: list[float]
     ks: list[int]
     by_tau: dict[str, list[float | None]]
     by_k: dict[str, list[float | None]]
+    n: int | None = None
+    """Examples behind the run's scores; None where it is not known."""
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain lists and dicts."""
@@ -156,11 +159,13 @@ def recall_curves(
     *,
     taus: Grid | None = None,
     ks: Grid | None = None,
+    n: int | None = None,
 ) -> Curves:
-    """The whole curve of recall, and of what stands beside it, over tau and over k.
+    """The whole curve of recall, and of what stands beside it, over tau and over k; no bounds yet.
 
     `taus` default to `default_taus(reference)`, the same for every run that is compared with one
-    reference, `ks` to `default_ks`. Raises ValueError unless all shapes are the same and k >= 0.
+    reference, `ks` to `default_ks`; `n` is handed on. Raises ValueError unless all shapes are the
+    same and k >= 0.
     """
     require_same_shape(scores, reference, reference if base is None else base)
     taus = default_taus(reference) if taus is None else [float(tau) for tau in taus]
@@ -168,7 +173,7 @@ def recall_curves(
     maps = scores, reference, base
     at_tau = [[None if m is None else head_set(m, tau) for m in maps] for tau in taus]
     at_k = [[None if m is None else top_heads(m, k) for m in maps] for k in ks]
-    return Curves(taus, ks, _columns(at_tau), _columns(at_k))
+    return Curves(taus, ks, _columns(at_tau), _columns(at_k), n)
 
 
 def default_taus(reference: HeadMap) -> list[float]:
@@ -210,9 +215,13 @@ def _shares(s: HeadSet, r: HeadSet, b: HeadSet | None) -> dict[str, float | None
 
 
 def _columns(rows: list[list[Any]]) -> dict[str, list[float | None]]:
-    """One list a measure from one (S, R, B) a point."""
+    """One list a measure from one (S, R, B) a point, and two for its bounds."""
     found = [
         _shares(s, r, b) | {"num_heads": int(s.sum()), "num_reference_heads": int(r.sum())}
         for s, r, b in rows
     ]
-    return {name: [row[name] for row in found] for name in found[0]} if found else {}
+    columns: dict[str, list[float | None]] = {}
+    for name in found[0] if found else ():
+        columns[name] = [row[name] for row in found]
+        columns |= {f"{name}_{end}": [None] * len(found) for end in ("low", "high")}
+    return columns

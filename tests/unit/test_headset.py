@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import re
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from sce.headsets import comparing, exchange
 from sce.headsets.comparing import compare_all, letter, require_comparable
 from sce.headsets.report import as_text, write
 from sce.records import HeadScores
+from sce.stats import Curves
 
 PROVENANCE = {
     "weights_sha256": "w",
@@ -192,14 +194,50 @@ def test_the_table_fits_a_hundred_columns_and_shows_n_and_what_does_not_exist():
     assert "  A  runs/a.json: 12 heads > 0.1, n = 12" in lines
     assert "  C  c.json: 0 heads > 0.1, n = unknown" in lines
     forth, none = (
-        next(line for line in lines if line.startswith(f" A    {run}")) for run in ("B", "C")
+        next(line for line in lines if line.startswith(f" A   {run}")) for run in ("B", "C")
     )
-    assert forth.split()[2:5] == ["1.000", "[1.000,", "1.000]"]
+    assert forth.split()[2] == "1.000"
+    assert lines[lines.index(forth) + 1].split()[0] == "[1.000,1.000]"
     assert forth.endswith("12/8")
     assert none.split()[2] == "-"
     assert none.endswith("12/-")
     assert "warning: the weights behind c.json are unknown" in text
     assert "95% bootstrap interval" in text
+
+
+def test_every_measure_in_the_table_has_its_interval_below_it():
+    rng = np.random.default_rng(0)
+    scores = {name: rng.random((12, 3, 4)) for name in ("s", "r", "b")}
+    s, r, b = (head_scores(per_example=each) for each in scores.values())
+    compared = compare_all({"s": s, "r": r}, ("b", b), tau=0.5, k=2)
+    pair = compared.pairs[0]
+    lines = as_text(compared).splitlines()
+    assert max(len(line) for line in lines) <= 100
+    starts = [n for n, line in enumerate(lines) if line.startswith(" A   B ")]
+    shown = [re.findall(r"\[(.*?),(.*?)\]", lines[n + 1]) for n in starts]
+    names = (
+        ("recall", "recall_null", "recall_null_layer", "recall_learned", "recall_at_k"),
+        ("precision", "jaccard", "cosine", "cosine_learned", "spearman", "partial_given_layer"),
+    )
+    for start, bounds, measures in zip(starts, shown, names, strict=True):
+        expected = [pair.intervals[name] for name in measures]
+        assert [tuple(map(float, each)) for each in bounds] == [
+            pytest.approx(each, abs=5e-4) for each in expected
+        ]
+        for name in measures:
+            assert f"{pair.row()[name]:.3f}" in lines[start].split()
+    row = pair.row()
+    for name in asdict(pair.comparison):
+        low, high = pair.intervals[name]
+        assert (row[f"{name}_low"], row[f"{name}_high"]) == (low, high)
+
+
+def test_more_digits_widen_a_table_and_cut_nothing():
+    rows = np.random.default_rng(0).random((6, 3, 4)) - 0.5
+    run = head_scores(per_example=rows, provenance={"adapter_sha256": "a"})
+    sets = {"a": run, "b": head_scores(*REFERENCE, base=-run.scores, num_examples=123456)}
+    text = as_text(compare_all(sets, tau=0.1, k=2))
+    assert "6/123456" in text and "\u2026" not in text
 
 
 def test_json_csv_and_picture_hold_the_same_rows(tmp_path):
@@ -220,6 +258,10 @@ def test_json_csv_and_picture_hold_the_same_rows(tmp_path):
         assert float(row["recall"]) == said["recall"] == pair.comparison.recall
         assert row["recall_learned"] == "" and said["recall_learned"] is None
         assert said["curves"] == pair.curves.to_json()
+        bounds = said["curves"]["by_k"]["recall_low"], said["curves"]["by_tau"]["precision_high"]
+        drawn = [any(value is not None for value in each) for each in bounds]
+        assert drawn == [pair.run.letter == "A"] * 2
+    assert [each["curves"]["n"] for each in content["pairs"]] == [6, 8]
     assert said["recall_low"] is None
     assert content["pairs"][0]["recall_low"] <= content["pairs"][0]["recall"]
     assert imread(tmp_path / "out" / "compare.png").ndim == 3
@@ -238,18 +280,26 @@ def test_the_matrix_has_a_number_in_every_cell_that_has_one():
 
 
 def test_curves_have_a_panel_a_reference_and_a_colour_a_run():
-    line = {
-        "ks": [1, 2, 4],
-        "recall": [None, 0.5, 1.0],
-        "null": [0.1, 0.2, 0.3],
-        "at_k": (0.4, 0.6),
-    }
-    panels = {"A": {"B": line, "C": {**line, "at_k": None}}, "B": {"A": line}, "C": {"A": line}}
-    figure = recall_over_k(panels, k=2)
+    by_k = {"recall": [None, 0.5, 1.0], "recall_null_layer": [0.1, 0.2, 0.3]}
+    none = {f"{name}_{end}": [None] * 3 for name in by_k for end in ("low", "high")}
+    bounds = {"recall_low": [None, 0.25, 1.0], "recall_high": [None, 0.75, 1.0]}
+    plain = Curves([], [1, 2, 4], {}, {**by_k, **none}, n=None)
+    line = Curves([], [1, 2, 4], {}, {**by_k, **none, **bounds}, n=17)
+    panels = {"A": {"B": line, "C": plain}, "B": {"A": line}, "C": {"A": line}}
+    figure = recall_over_k(panels)
     shown = [axis for axis in figure.axes if axis.get_visible()]
     assert [axis.get_title() for axis in shown] == ["reference A", "reference B", "reference C"]
     assert [len(axis.lines) for axis in shown] == [4, 2, 2]  # recall and null of every run
-    assert [len(axis.collections) for axis in shown] == [1, 1, 1]  # intervals
+    assert [len(axis.collections) for axis in shown] == [1, 1, 1]  # bands
+    corners = shown[1].collections[0].get_paths()[0].vertices.tolist()
+    assert [2, 0.25] in corners and [2, 0.75] in corners and [4, 1] in corners
+    (legend,) = figure.legends
+    said = [text.get_text() for text in legend.get_texts()]
+    assert said == ["run A, n = 17", "run B, n = 17", "run C, n = unknown", "null, layers kept"]
+    assert "bands: 95%" in figure.get_suptitle()
+    without = recall_over_k({"A": {"B": plain}})
+    assert not any(axis.collections for axis in without.axes)
+    assert "bands" not in without.get_suptitle()
     assert shown[1].lines[0].get_color() == shown[2].lines[0].get_color()
     assert shown[0].lines[0].get_color() != shown[1].lines[0].get_color()
 

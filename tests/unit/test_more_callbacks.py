@@ -18,7 +18,7 @@ from sce.errors import InputError
 from sce.module import SceModule
 from sce.options import OptimizerOptions
 from sce.records import HeadScores, read_jsonl
-from sce.stats import pearson, recall_curves, spearman, split_half
+from sce.stats import pearson, recall_curves, spearman, split_half, with_bands
 from sce.validation import Place, Prediction, Validation
 from test_records import FACTS
 
@@ -267,11 +267,12 @@ def curves_of(module, step: int = 4) -> dict:
     return json.loads(file.read_text())
 
 
-def written(module, *validations: Validation, reference=None, tau: float = 0.5) -> dict:
+def written(module, *validations: Validation, reference=None, tau: float = 0.5, **more) -> dict:
     path = None
     if reference is not None:
         path = str(module.facts.run_dir / "reference.json")
-        HeadScores("copy", "teacher_forced", "exact", reference, 5).save(
+        count = len(more.get("per_example", range(5)))
+        HeadScores("copy", "teacher_forced", "exact", reference, count, **more).save(
             module.facts.run_dir / "reference.json"
         )
     callback = ScoreCurves(tau=tau, k=2, reference_path=path)
@@ -287,11 +288,28 @@ def test_curves_are_those_of_the_statistics_against_reference_and_step_0(module)
     found = written(module, validation(0, base), validation(4, now), reference=reference)
     reference = reference.round(9)
     expected = recall_curves(now.mean(axis=0), reference, base.mean(axis=0))
+    expected = with_bands(expected, now, reference, base, seed=0)
     assert found["curves"] == json.loads(json.dumps(expected.to_json()))
+    assert found["curves"]["n"] == 8
+    assert any(value is not None for value in found["curves"]["by_k"]["recall_learned_low"])
     assert any(value is not None for value in found["curves"]["by_k"]["recall_learned"])
     assert found["split_half"] == split_half(now, base, tau=0.5, k=2, seed=0)
     assert found["split_half"]["n"] == found["num_kept_examples"] == 8
     assert (found["step"], found["num_reference_examples"], found["num_examples"]) == (4, 8, 4)
+
+
+def test_a_reference_of_the_run_s_examples_is_drawn_with_them(module):
+    now, real = random_scores(1), random_scores(2)
+    same = {"data_sha256": module.facts.reference_sha256}
+    scores = {"reference": real.mean(axis=0), "per_example": real}
+    found = written(module, validation(4, now), **scores, provenance=same)["curves"]
+    points = recall_curves(now.mean(axis=0), real.mean(axis=0))
+    joint = with_bands(points, now, real.astype(np.float32), None, seed=0)
+    assert found["by_k"]["recall_low"] == joint.by_k["recall_low"]
+    assert any(found["by_tau"]["num_reference_heads_low"])
+    other = written(module, validation(4, now), **scores, provenance={"data_sha256": "other"})
+    assert not any(other["curves"]["by_tau"]["num_reference_heads_low"])
+    assert other["curves"]["by_tau"]["recall_low"] != joint.by_tau["recall_low"]
 
 
 def test_bins_by_hand(module):
@@ -336,8 +354,10 @@ def test_examples_that_the_scorer_did_not_keep_count_nowhere(module):
     reference = random_scores(4).mean(axis=0)
     found = written(module, validation(4, scores), reference=reference)
     assert (found["num_reference_examples"], found["num_kept_examples"]) == (8, 6)
-    expected = recall_curves(kept.mean(axis=0), reference.round(9), None).to_json()
+    points = recall_curves(kept.mean(axis=0), reference.round(9), None)
+    expected = with_bands(points, kept, reference.round(9), None, seed=0).to_json()
     assert found["curves"] == json.loads(json.dumps(expected))
+    assert found["curves"]["n"] == 6
     assert found["split_half"]["n"] == 6
     assert sum(b["n"] for b in found["heads_by_depth"]) == 6
     assert found["heads_by_depth"][-1]["n"] == 0

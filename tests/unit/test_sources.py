@@ -327,7 +327,7 @@ def refusal(file: Path, row_format: str = "auto", **how) -> str:
 def assert_is_one_line(message: str) -> None:
     assert len(message.splitlines()) == 1
     assert message.isprintable()
-    assert len(message) < 800
+    assert len(message) < 1000
 
 
 def assert_valid(examples: list[Example]) -> None:

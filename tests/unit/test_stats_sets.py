@@ -33,10 +33,18 @@ def with_rows(per_example: np.ndarray, **rows: float) -> np.ndarray:
     return changed
 
 
+def is_bound(name: str) -> bool:
+    return name.endswith(("_low", "_high"))
+
+
 def test_curves_by_hand():
     found = stats.recall_curves(SCORES, REFERENCE, BASE, taus=[0.1, 0.6, 0.95], ks=[1, 2, 4])
     assert found.taus == [0.1, 0.6, 0.95]
-    assert found.by_tau == {
+    points = {name: values for name, values in found.by_tau.items() if not is_bound(name)}
+    assert found.by_tau.keys() - points.keys() == {
+        f"{name}_{end}" for name in points for end in ("low", "high")
+    }
+    assert points == {
         "recall": [2 / 3, 1, None],
         "recall_null": [2 / 4, 1 / 4, None],
         "recall_null_layer": [(1 * 2 + 1 * 1) / (2 * 3), 1 / 2, None],
@@ -59,7 +67,7 @@ def test_every_point_of_a_curve_is_the_comparison_there(scores, reference, base,
     found = stats.recall_curves(scores, reference, base, taus=[tau], ks=[k])
     whole = asdict(stats.compare(scores, reference, base, tau=tau, k=k))
     assert {name: values[0] for name, values in found.by_tau.items()} == {
-        name: whole[name] for name in found.by_tau
+        name: None if is_bound(name) else whole[name] for name in found.by_tau
     }
     assert found.by_k["recall"] == [whole["recall_at_k"]]
 

@@ -93,11 +93,13 @@ def test_a_row_a_validation_with_every_field_of_the_contract(finished):
         "precision jaccard recall_at_k cosine cosine_base cosine_learned spearman num_heads "
         "num_reference_heads greedy_recall greedy_cosine f1 exact_match answer_nll f1_low "
         "f1_high num_examples context_tokens seconds time exact_match_low exact_match_high "
-        "greedy_recall_low greedy_recall_high greedy_cosine_low greedy_cosine_high"
+        "greedy_recall_low greedy_recall_high greedy_cosine_low greedy_cosine_high "
+        "answer_nll_low answer_nll_high"
     )
     for row in rows:
         assert set(fields.split()) <= row.keys()
         assert row["num_examples"] == 6
+        assert row["answer_nll_low"] < row["answer_nll"] < row["answer_nll_high"]
     assert rows[0]["num_reference_heads"] > 0
     assert rows[0]["recall"] == rows[0]["recall_base"]
     assert rows[0]["cosine_learned"] is None  # nothing is learned at step 0
@@ -138,7 +140,8 @@ def test_curves_have_one_row_a_step_on_the_optimiser_s_steps(finished):
                 by_key.setdefault(key, []).append(int(row["step"]))
     assert by_key["train/loss"] == [1, 2, 3, 4]
     assert by_key["val/f1"] == by_key["heads/recall"] == [0, 2, 4]
-    bounds = [f"val/{name}_{end}" for name in ("f1", "exact_match") for end in ("low", "high")]
+    measures = ("f1", "exact_match", "answer_nll")
+    bounds = [f"val/{name}_{end}" for name in measures for end in ("low", "high")]
     assert all(by_key[name] == [0, 2, 4] for name in (*bounds, "val/num_examples"))
     for row in rows:
         if row["val/f1"]:
