@@ -144,6 +144,8 @@ class ScoreConfig(RunConfig):
     """HeadScores JSON of scorer and mode; a folder (ending in /) gets a file for each of all."""
     audit: str | None = None
     """JSON Lines with what is needed to check every score by hand."""
+    looks: str | None = None
+    """JSON Lines with where every head looks as each answer token is emitted, for the report."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -5,15 +5,20 @@ so that `--help` and a typo answer at once.
 """
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from sce.commands import DatasetConfig, HeadsetConfig, ScoreConfig, TrainConfig, WriteConfig
+from sce.commands import DatasetConfig, HeadsetConfig, ScoreConfig, TrainConfig
 from sce.errors import InputError
 from sce.intervene_options import InterveneConfig
+from sce.study_options import StudyConfig
+from sce.write_options import WriteConfig
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -30,6 +35,7 @@ def register() -> None:
         "intervene_schema": InterveneConfig,
         "dataset_schema": DatasetConfig,
         "write_schema": WriteConfig,
+        "study_schema": StudyConfig,
     }.items():
         store.store(name=name, node=node)
     OmegaConf.register_new_resolver("sce_conf", lambda path: str(CONF / path), replace=True)
@@ -44,6 +50,25 @@ def typed(config: DictConfig, schema: type[Schema]) -> Schema:
     plain = OmegaConf.to_container(config, resolve=True)
     merged = OmegaConf.merge(OmegaConf.structured(schema), plain)
     return OmegaConf.to_object(merged)  # type: ignore[return-value]
+
+
+def composed(name: str, overrides: Sequence[str]) -> DictConfig:
+    """What a command would get from its overrides, inside another command or outside of any.
+
+    Args:
+        name: of the root config: train, intervene.
+        overrides: as they would be typed.
+
+    Raises:
+        HydraException: an override is wrong.
+    """
+    outer = GlobalHydra.instance()
+    running, outer.hydra = outer.hydra, None
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose(name, overrides=list(overrides))
+    finally:
+        GlobalHydra.instance().hydra = running
 
 
 def check_callbacks_package() -> None:

@@ -50,20 +50,29 @@ def intervene(config: InterveneConfig) -> Path:
             f"out={config.out}: nothing can be written in {place}; name another folder"
         )
     from sce.figures import save_png
+    from sce.interventions import baselines
     from sce.interventions.command import answer_knocked_out, answer_patched
     from sce.interventions.report import flat_rows, printed, results, write_csv
     from sce.records import finite, write_json
 
-    knocked_out = config.method == "knockout"
-    found = answer_knocked_out(config) if knocked_out else answer_patched(config)
-    result = finite(results(config, found))
+    if config.method == "baselines":
+        result = finite(baselines.results(config, baselines.answer_baselines(config)))
+        table, text = result["rows"], baselines.printed(result)
+        figure, points = None, baselines.points(result)
+    else:
+        knocked_out = config.method == "knockout"
+        found = answer_knocked_out(config) if knocked_out else answer_patched(config)
+        result = finite(results(config, found))
+        table, text = flat_rows(result), printed(result)
+        figure, points = _figure(result), _points(result)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "results.json", result)
-    write_csv(out / "table.csv", flat_rows(result))
-    save_png(_figure(result), out / "figure.png")
-    _log.info(printed(result))
-    _log_curves(config, result, out)
-    _log.info("wrote %s: results.json, table.csv, figure.png", out)
+    write_csv(out / "table.csv", table)
+    if figure is not None:
+        save_png(figure, out / "figure.png")
+    _log.info(text)
+    _log_points(config, points, out)
+    _log.info("wrote %s: %s", out, ", ".join(sorted(file.name for file in out.glob("*.*"))))
     return out
 
 
@@ -79,8 +88,8 @@ def _figure(result: dict[str, Any]) -> Any:
     return knockout_figure(result["curves"], result["rows"][0], title=title)
 
 
-def _log_curves(config: InterveneConfig, result: dict[str, Any], out: Path) -> None:
-    """One point a size of set, x axis k; patching has one point. And the figure."""
+def _log_points(config: InterveneConfig, points: dict[int, dict[str, float]], out: Path) -> None:
+    """One point a size of set, x axis k; the other methods have one point. And the figure."""
     from sce.logger import make_logger
 
     run_logger = make_logger(
@@ -96,9 +105,9 @@ def _log_curves(config: InterveneConfig, result: dict[str, Any], out: Path) -> N
     exit_code = 1
     try:
         if logger is not None:
-            for step, metrics in sorted(_points(result).items()):
+            for step, metrics in sorted(points.items()):
                 logger.log_metrics(metrics, step=step)
-            if hasattr(logger, "log_image"):
+            if hasattr(logger, "log_image") and (out / "figure.png").is_file():
                 logger.log_image("intervene/figure", [str(out / "figure.png")])  # type: ignore[attr-defined]
         exit_code = 0
     finally:

@@ -1,17 +1,22 @@
 """The root configuration of python -m sce.intervene, typed. Knows neither Hydra nor torch."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from sce.commands import RunConfig
 from sce.data_options import SPLITS
 from sce.options import LoggerOptions, require, require_in
 
-METHODS = ("knockout", "patch")
+METHODS = ("knockout", "patch", "baselines")
 ABLATIONS = ("zero", "mean", "uniform")
 POSITIONS = ("all", "answer")
 DIRECTIONS = ("forward", "reverse", "both")
+_OF_HEADS = (
+    *("ablation", "positions", "calibration", "source", "target", "source_scores"),
+    *("target_scores", "direction", "num_controls", "closed_book"),
+)
+"""Options that are of the other methods alone."""
 SETS = ("intersection", "complement", "random", "all")
 KS = (1, 2, 5, 10, 20)
 Names = list[str]
@@ -59,7 +64,8 @@ class InterveneConfig(RunConfig):
     """python -m sce.intervene."""
 
     method: str = "knockout"
-    """knockout: heads are taken out; patch: they put out what another model's do."""
+    """knockout: heads are taken out; patch: they put out what another model's do; baselines:
+    documents are left out, and no head is touched."""
     heads: HeadsOptions = field(default_factory=HeadsOptions)
     ablation: str = "zero"
     """What an ablated head puts out: zero, its mean over the calibration split, or uniform: the
@@ -69,7 +75,7 @@ class InterveneConfig(RunConfig):
     calibration: str = "reference"
     """Split whose examples give the means of ablation=mean."""
     adapter: str | None = None
-    """Folder of the adapter whose heads are ablated; None: the untuned model."""
+    """Folder of the adapter whose heads are ablated, or that is asked; None: the untuned model."""
     source: str | None = None
     """Folder of the adapter whose outputs are patched in; None: the untuned model."""
     target: str | None = None
@@ -106,7 +112,21 @@ class InterveneConfig(RunConfig):
         require_in("calibration", self.calibration, SPLITS)
         require(self.num_controls >= 0, f"num_controls must be >= 0, got {self.num_controls}")
         require("=" not in self.out, f"out={self.out}: name a folder without = in it")
-        self._check_knockout() if self.method == "knockout" else self._check_patch()
+        checks = {"knockout": self._check_knockout, "patch": self._check_patch}
+        checks.get(self.method, self._check_baselines)()
+
+    def _check_baselines(self) -> None:
+        """Refuse what belongs to the other methods: heads, and who is patched."""
+        own = {name: getattr(self, name) for name in _OF_HEADS}
+        defaults = {f.name: f.default for f in fields(InterveneConfig) if f.name in own}
+        given = [n for n in own if n in defaults and own[n] != defaults[n]]
+        heads = self.heads
+        if heads.files or heads.list or heads.k or heads.tau is not None or self.sets != list(SETS):
+            given.append("heads" if self.sets == list(SETS) else "sets")
+        require(
+            not given,
+            f"method=baselines touches no head; leave out {'=, '.join(given)}=",
+        )
 
     def _check_knockout(self) -> None:
         heads = self.heads

@@ -42,6 +42,15 @@ class RunLogger:
     url: str | None = None
     """The run's page; None unless online."""
 
+    def keep(self, file: Path, name: str, kind: str) -> None:
+        """Log a file as an artefact of a kind; only W&B has those."""
+        if self.logger is not None and self.mode in ("online", "offline"):
+            import wandb
+
+            artifact = wandb.Artifact(name, type=kind)
+            artifact.add_file(str(file))
+            self.logger.experiment.log_artifact(artifact)  # type: ignore[union-attr]
+
     def finish(self, exit_code: int) -> None:
         """End the run, 0 meaning success; what is not uploaded in time stays on disk."""
         if self.mode == "csv" and self.logger is not None:

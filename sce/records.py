@@ -65,6 +65,8 @@ class RunFacts:
     """(layers, query heads a layer) of the model."""
     study: str | None = None
     mix: str | None = None
+    num_train: int = 0
+    """Training examples; 0: there is no training split."""
     rope: Mapping[str, float | None] = field(default_factory=dict)
     """By sce.model.rope.in_use: theta, the model's own ("was"), and a scaling asked for."""
     model: str = ""

@@ -7,6 +7,7 @@ audit file from which anyone can work every score out again.
 import logging
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ def score(config: ScoreConfig) -> list[Path]:
     import torch
 
     from sce.assemble import assemble, facts, scored_model, settings
-    from sce.score_output import none_kept, write_audit, write_scores
+    from sce.score_output import Looks, none_kept, write_audit, write_scores
 
     adapter = Path(config.adapter).expanduser() if config.adapter else None
     on_gpu = torch.cuda.is_available()
@@ -55,10 +56,16 @@ def score(config: ScoreConfig) -> list[Path]:
     model = scored_model(parts, adapter)
     scorers = _every_scorer(config, model) if every else (config.scorer.name,)
     wanted = settings(parts, model, scorers=scorers, modes=MODES if every else (config.mode,))
-    outcomes = _outcomes(parts, model, wanted)
+    looks = (
+        Looks(config, lambda token: str(parts.tokenizer.decode([token]))) if config.looks else None
+    )
+    outcomes = _outcomes(parts, model, replace(wanted, on_trace=looks))
     if config.audit:
         write_audit(Path(config.audit), config, outcomes, wanted.detokenize)
         _log.info("wrote %s", config.audit)
+    if looks is not None and config.looks:
+        looks.write(Path(config.looks), outcomes)
+        _log.info("wrote %s", config.looks)
     known = facts(parts, run=config.adapter or "untuned", run_dir=Path.cwd())
     keys = list(outcomes[0].scores)
     files = []
@@ -109,14 +116,15 @@ def _require_places(config: ScoreConfig, every: bool) -> None:
         )
     else:
         places = {out: f"out={config.out}", out.with_suffix(".npz"): f"out={config.out}"}
-    if config.audit:
-        audit = Path(config.audit)
-        inside = every and audit.parent == out and audit.suffix in (".json", ".npz")
-        if inside or audit in (out, *places):
-            raise InputError(
-                f"audit={config.audit} is one of the files of out={config.out}; name another"
-            )
-        places[audit] = f"audit={config.audit}"
+    for name, given in (("audit", config.audit), ("looks", config.looks)):
+        if given is None:
+            continue
+        file, option = Path(given), f"{name}={given}"
+        inside = every and file.parent == out and file.suffix in (".json", ".npz")
+        if inside or file in (out, *places):
+            taken = places.get(file, f"out={config.out}")
+            raise InputError(f"{option} is one of the files of {taken}; name another")
+        places[file] = option
     for file, option in places.items():
         _require_writable(option, file.parent)
         if file.exists():
@@ -138,8 +146,6 @@ def _require_writable(option: str, folder: Path) -> None:
 
 def _outcomes(parts: "Parts", model: Any, wanted: "DecodeSettings") -> "list[Outcome]":
     """Outcomes of the whole split, ordered by example id, so that files line up pair by pair."""
-    from dataclasses import replace
-
     from sce.data.loader import eval_loader
     from sce.decode import GREEDY, decode
 

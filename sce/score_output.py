@@ -11,14 +11,14 @@ import numpy as np
 from sce.commands import ScoreConfig
 from sce.data.encode import Encoded
 from sce.decode import Outcome
-from sce.heads import GREEDY, TEACHER_FORCED
-from sce.heads.insight import cited_spans
+from sce.heads import GREEDY, TEACHER_FORCED, Trace
+from sce.heads.insight import cited_spans, needles_of
 from sce.model.build import read_adapter_note
 from sce.model.weights import weights_sha256
 from sce.records import HeadScores, RunFacts, finite, provenance
 from sce.stats import mean_scores, num_kept
-from sce.tracing import needles_of
 
+LOOKS = "sce.looks/1"
 _log = logging.getLogger("sce")
 Detokenize = Callable[[Sequence[int]], str]
 
@@ -78,6 +78,54 @@ def _adapter_provenance(adapter: Path | None) -> dict[str, Any]:
 def _scored_data(known: RunFacts, split: str) -> str:
     names = {"train": "train_sha256", "val": "eval_sha256", "reference": "reference_sha256"}
     return getattr(known, names[split])
+
+
+class Looks:
+    """Where every head looks, example by example, for a report to show; an `on_trace`."""
+
+    def __init__(self, config: ScoreConfig, text: Callable[[int], str]) -> None:
+        """Take what names the rows.
+
+        Args:
+            config: what is scored; the rows are of its mode.
+            text: of one token, as it stands among others.
+        """
+        self._config, self._text = config, text
+        self._rows: dict[str, dict[str, Any]] = {}
+
+    def __call__(self, example: Encoded, mode: str, trace: Trace) -> None:
+        """Keep an example's steps."""
+        if mode != self._config.mode:
+            return
+        inside = (trace.looked_at >= 0) & (trace.looked_at < len(trace.prompt))
+        self._rows[example.id] = {
+            "schema": LOOKS,
+            "model": self._config.adapter or "untuned",
+            "task": example.task,
+            "id": example.id,
+            "tokens": [self._text(token) for token in example.prompt_ids.tolist()],
+            "evidence": example.evidence.tolist(),
+            "looked_at": trace.looked_at.where(inside, -1).tolist(),
+            "scorer": self._config.scorer.name,
+            "mode": mode,
+        }
+
+    def write(self, file: Path, outcomes: Sequence[Outcome]) -> None:
+        """One JSON object an example: where in the prompt each head looks at each answer token.
+
+        `looked_at` is [layers][heads][answer tokens], positions from the prompt's first token, -1
+        outside of it; `tokens` and `answer` are texts, `scores` the scorer's of this example.
+        """
+        with file.open("w", encoding="utf-8") as stream:
+            for outcome in outcomes:
+                example, key = outcome.example, (self._config.scorer.name, self._config.mode)
+                gold = example.target_ids.tolist()
+                answer = gold if self._config.mode == TEACHER_FORCED else outcome.answer_ids
+                own = {
+                    "answer": [self._text(token) for token in answer],
+                    "scores": [[round(float(s), 6) for s in a] for a in outcome.scores[key]],
+                }
+                stream.write(json.dumps(finite({**self._rows[example.id], **own})) + "\n")
 
 
 def write_audit(

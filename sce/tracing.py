@@ -12,7 +12,7 @@ from sce.data.batch import Batch
 from sce.data.encode import Asked, Encoded
 from sce.errors import InputError
 from sce.heads import GREEDY, PREFILL, SCORERS, TEACHER_FORCED, Trace
-from sce.heads.insight import cited_spans
+from sce.heads.insight import cited_spans, needles_of
 from sce.model.build import head_shape
 from sce.model.projections import HeadOutputs, head_outputs, require_ungated, unembedding
 from sce.model.reads import LookedAt, Mass, Read, Write
@@ -34,6 +34,8 @@ class ScoreSettings:
     """match=surface: token id -> number shared by tokens of equal text; None: match=exact."""
     detokenize: Callable[[Sequence[int]], str] | None = field(default=None, compare=False)
     """Text of some tokens, for scorers that read the answer."""
+    on_trace: Callable[[Encoded, str, Trace], None] | None = field(default=None, compare=False)
+    """Gets what the scorers of a mode got of an example."""
 
     def wanted(self, mode: str) -> list[str]:
         """The scorers of a mode."""
@@ -222,6 +224,8 @@ class Tracer:
             names = self.settings.wanted(mode)
             if names:
                 trace = self._trace(row, mode, answers[mode])
+                if self.settings.on_trace is not None:
+                    self.settings.on_trace(example, mode, trace)
                 scored |= {(name, mode): SCORERS[name].score(trace) for name in names}
         return scored
 
@@ -278,18 +282,6 @@ class Tracer:
         first, last = asked.question.tolist()
         count = last - first if phase == PREFILL else asked.num_null
         return mass[..., :count].mean(dim=-1)
-
-
-def needles_of(example: Encoded) -> Int[Tensor, " evidence"]:
-    """Which span each evidence position belongs to, those of a document counted as its first."""
-    needles = torch.from_numpy(example.needles).to(torch.long, copy=True)
-    gold = [] if example.asked is None else example.asked.gold.tolist()
-    evidence = torch.from_numpy(example.evidence)
-    for first, last in gold:
-        own = (first <= evidence) & (evidence < last)
-        if own.any():
-            needles[own] = needles[own].min()
-    return needles
 
 
 def _rows(spans: Sequence[tuple[int, int]], device: torch.device) -> Int[Tensor, "batch rows"]:

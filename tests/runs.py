@@ -39,3 +39,33 @@ def run_score(model: Path, *overrides: str) -> list[Path]:
     kept = [o for o in TINY if o.split("=")[0].split(".")[0] in ("model", "data", "max_new_tokens")]
     overrides = (*kept, "batch.eval=4", f"model.name_or_path={model}", *overrides)
     return score(configured("score", ScoreConfig, list(overrides)))
+
+
+STUDY = """\
+name: tiny
+seeds: [0]
+reference_seeds: [100, 101]
+every: [{every}]
+train: [trainer.max_steps=4, val_every=2, optimizer.lr=0.05, scorer.k=3, scorer.tau=0.01]
+tasks:
+  mdqa:
+    settings:
+      high-high: [data.concept=high, data.context=high]
+      symbolic: [data.concept=symbolic, data.context=symbolic]
+interventions:
+  every: []
+  baselines: []
+  looks: [data.num_reference=1]
+  knockout: ["heads.k=[1,2]", num_controls=1, closed_book=null]
+  patch: [num_controls=1]
+"""
+
+
+def study_options(folder: Path, model: Path) -> Path:
+    """A folder for Hydra's search path with study=tiny in it."""
+    kept = ("model", "data", "max_new_tokens", "batch")
+    every = [o for o in TINY if o.split("=")[0].split(".")[0] in kept and "num_train" not in o]
+    listed = ", ".join([*every, f"model.name_or_path={model}"])
+    (folder / "study").mkdir()
+    (folder / "study" / "tiny.yaml").write_text(STUDY.format(every=listed))
+    return folder

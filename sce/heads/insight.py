@@ -14,9 +14,10 @@ Haystack; the wording of theirs is not known to us.
 from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from sce.data.encode import Encoded
 from sce.errors import InputError
 from sce.heads.trace import GREEDY, TEACHER_FORCED, Spec, Trace
 from sce.metrics import cited_characters
@@ -53,3 +54,15 @@ def cited_spans(pieces: Sequence[str], span_of: Mapping[str, int]) -> list[int]:
             if max(first, end - len(pieces[token])) < min(last, end):
                 cited[token] = span_of.get(number, WRONG_CITATION)
     return cited
+
+
+def needles_of(example: Encoded) -> Int[Tensor, " evidence"]:
+    """Which span each evidence position belongs to, those of a document counted as its first."""
+    needles = torch.from_numpy(example.needles).to(torch.long, copy=True)
+    gold = [] if example.asked is None else example.asked.gold.tolist()
+    evidence = torch.from_numpy(example.evidence)
+    for first, last in gold:
+        own = (first <= evidence) & (evidence < last)
+        if own.any():
+            needles[own] = needles[own].min()
+    return needles

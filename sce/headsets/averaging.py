@@ -78,11 +78,11 @@ def average(
 def _require_members(
     names: Sequence[str], sets: Sequence[HeadScores], base: HeadScores | None
 ) -> None:
-    models = [s.provenance.get("adapter_sha256") or s.provenance.get("file_sha256") for s in sets]
+    models = [_model_of(s.provenance) for s in sets]
     if len(sets) < 2 or None in models or len(set(models)) < len(models):
         raise InputError(
             "an average is taken over at least two differently tuned models: name two or more "
-            "files that sce.score wrote with different adapters"
+            "files that sce.score wrote with different adapters, or runs' heads/step-N.json"
         )
     tuned = base is not None and {"adapter_sha256", "members"} & {
         name for name, value in base.provenance.items() if value
@@ -93,6 +93,18 @@ def _require_members(
     others = list(zip(names, sets, strict=True))[1:]
     for name, other in others if base is None else [*others, ("base", base)]:
         _require_same(names[0], sets[0], name, other)
+
+
+def _model_of(origin: Mapping[str, Any]) -> str | None:
+    """What tells a tuned model from another; None: it is not known to be one.
+
+    A run's own scores name its training data, seed and step, not the adapter that is saved later.
+    """
+    known = origin.get("adapter_sha256") or origin.get("file_sha256")
+    adapter = origin.get("adapter") or {}
+    if known is None and adapter.get("step") and adapter.get("train_sha256"):
+        return f"{adapter['train_sha256']}, seed {adapter.get('seed')}, step {adapter['step']}"
+    return known
 
 
 def _require_same(name: str, one: HeadScores, other_name: str, other: HeadScores) -> None:

@@ -81,7 +81,7 @@ def answer_knocked_out(config: InterveneConfig) -> Answered:
     """
     adapter = _folder(config.adapter)
     names = [config.split, *([config.calibration] if config.ablation == "mean" else [])]
-    parts = _parts(config, names, adapter)
+    parts = parts_of(config, names, adapter)
     scores = read_scores(config, parts.shape, parts.source.sha256)
     chosen = knocked_out(config, scores, parts.shape)
     questions = _questions(config, parts)
@@ -89,7 +89,7 @@ def answer_knocked_out(config: InterveneConfig) -> Answered:
     headless, kinds = _headless(parts, model), (LAYER_MATCHED, UNIFORM)
     conditions = with_controls(config, chosen, parts.shape, kinds=kinds, headless=headless)
     sets = [NO_HEADS, *dict.fromkeys(c.heads for c in conditions)]
-    answering, act = _answering(config, parts, model), _ablating(config, parts, model)
+    answering, act = answering_of(config, parts, model), _ablating(config, parts, model)
     share = config.positions == "answer"
     encoded = parts.splits[config.split].encoded
     outcomes = answering.each(encoded, sets, act, share_context=share)
@@ -137,7 +137,7 @@ def answer_patched(config: InterveneConfig) -> Answered:
     require_same_base(given)
     asked = replace(config.model)  # the adapter's own is filled in where something is left out
     first, *others = given.values()
-    parts = _parts(config, [config.split], first)
+    parts = parts_of(config, [config.split], first)
     if len(given) < len(folders):
         require_rope_of_base(given, parts.own_rope_theta, asked)
     for folder in others:
@@ -151,7 +151,7 @@ def answer_patched(config: InterveneConfig) -> Answered:
     chosen = [replace(c, heads=c.heads - headless) for c in chosen]
     kinds = (LAYER_MATCHED,) if RANDOM in config.sets else ()
     conditions = with_controls(config, chosen, parts.shape, kinds=kinds, headless=headless)
-    answering = _answering(config, parts, model)
+    answering = answering_of(config, parts, model)
     ways = [way for way in WAYS if config.direction in (way, "both")]
     outcomes = answering.patched(
         examples,
@@ -176,7 +176,8 @@ def _measured(conditions: list[Condition], answering: Answering, outcomes: Patch
     return found
 
 
-def _answering(config: InterveneConfig, parts: Parts, model: nn.Module) -> Answering:
+def answering_of(config: InterveneConfig, parts: Parts, model: nn.Module) -> Answering:
+    """How the split's questions are answered, without reading any head."""
     wanted = settings(parts, model, scorers=(), modes=())
     return Answering(model, wanted, parts.detokenize, config.data.task, config.batch.eval)
 
@@ -185,7 +186,8 @@ def _folder(name: str | None) -> Path | None:
     return None if name is None else Path(name).expanduser()
 
 
-def _parts(config: InterveneConfig, names: list[str], adapter: Path | None) -> Parts:
+def parts_of(config: InterveneConfig, names: list[str], adapter: Path | None) -> Parts:
+    """Data and model source, with the attention that was taken said."""
     parts = assemble(config, names, on_gpu=torch.cuda.is_available(), adapter=adapter)
     _log.info("attention  %s (%s)", parts.attention.backend, parts.attention.reason)
     return parts
@@ -245,7 +247,7 @@ def _facts(
         }
         for file, s in scores.items()
     }
-    identities = {name: _identity(folder) for name, folder in adapters.items()}
+    identities = {name: identity_of(folder) for name, folder in adapters.items()}
     return {
         "provenance": {**provenance(known), **more, "adapters": identities},
         "score_files": files,
@@ -258,7 +260,8 @@ def _facts(
     }
 
 
-def _identity(folder: Path | None) -> dict[str, Any] | None:
+def identity_of(folder: Path | None) -> dict[str, Any] | None:
+    """What is known of an adapter; None: the untuned model."""
     if folder is None:
         return None
     note = read_adapter_note(folder)

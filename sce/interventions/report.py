@@ -133,14 +133,14 @@ def _knockout_tables(result: Row) -> list[Table]:
     table = _table(title, columns + ["known"] * known)
     names = ["answer_nll"] + ["closed_book"] * known
     last = [_number(before[name]) for name in names]
-    table.add_row("-", "no ablation", "0", _cell(before, "f1"), "", "", *last)
+    table.add_row("-", "no ablation", "0", cell(before, "f1"), "", "", *last)
     for curve in result["curves"]:
         for index, k in enumerate(curve["k"]):
             point = {name: curve[name][index] for name in ("f1", "f1_low", "f1_high")}
             tests = _tests(result, curve, k)
             last = [_number(curve[name][index]) for name in names]
             kind = _KINDS[curve["kind"]]
-            table.add_row(curve["name"], kind, str(k), _cell(point, "f1"), *tests, *last)
+            table.add_row(curve["name"], kind, str(k), cell(point, "f1"), *tests, *last)
     return [table, _areas(result)]
 
 
@@ -157,7 +157,7 @@ def _tests(result: Row, curve: Row, k: int) -> tuple[str, str]:
 def _areas(result: Row) -> Table:
     table = _table("area over k, from 0", ["heads of", "set", "CPR", "CMD"])
     for curve in result["curves"]:
-        cells = [_cell(curve, "cpr"), _cell(curve, "cmd")]
+        cells = [cell(curve, "cpr"), cell(curve, "cmd")]
         table.add_row(curve["name"], _KINDS[curve["kind"]], *cells)
     return table
 
@@ -167,16 +167,16 @@ def _patch_tables(result: Row) -> list[Table]:
     for way, found in result["directions"].items():
         into = "source into target" if way == "forward" else "target into source"
         gap = found["rows"][-1]
-        title = f"patching, {into}, n = {gap['n']} examples; gap {_cell(gap, 'f1_change')}"
+        title = f"patching, {into}, n = {gap['n']} examples; gap {cell(gap, 'f1_change')}"
         columns = ["set", "what", "heads", "F1", "p of original", "share of the gap"]
         table = _table(title, columns)
         for row in found["rows"]:
             kind = {BASELINE: "", "source": ""}.get(row["kind"]) or _KINDS.get(row["kind"], "")
             name = {"source": "whose outputs are taken"}.get(row["name"], row["name"])
             draw = "" if row["draw"] is None else f" {row['draw'] + 1}"
-            share = _cell(row, "share") if "share" in row else ""
+            share = cell(row, "share") if "share" in row else ""
             p = _p(row["f1_p"]) if "f1_p" in row else ""
-            table.add_row(name, f"{kind}{draw}", str(row["k"] or ""), _cell(row, "f1"), p, share)
+            table.add_row(name, f"{kind}{draw}", str(row["k"] or ""), cell(row, "f1"), p, share)
         tables.append(table)
     return tables
 
@@ -216,7 +216,8 @@ def _more_notes(result: Row) -> list[str]:
     return notes
 
 
-def _cell(row: Mapping[str, Any], name: str) -> str:
+def cell(row: Mapping[str, Any], name: str) -> str:
+    """A value with its interval, for a table."""
     text = _number(row.get(name))
     low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
     return text if low is None or high is None else f"{text} [{low:.3f}, {high:.3f}]"

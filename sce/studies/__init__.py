@@ -1,0 +1,1 @@
+"""A study: its plan, its jobs, how they are launched, and what they come to."""

@@ -1,0 +1,105 @@
+"""What is left of a study in time and disk, roughly, by its own finished runs if there are any.
+
+A run's work is counted in tokens read: validation and scoring read a prompt once, a training token
+counts three times (forward, and twice as much backward).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sce.commands import TrainConfig
+from sce.studies.jobs import is_done, state_of
+from sce.studies.plan import Job
+from sce.study_options import EstimateOptions
+
+_PASSES = {"baselines": 4.0, "knockout": 2.0, "patch": 4.0}
+"""Passes over the validation split, about: contexts are read once for all sets."""
+_MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of the jobs that are not done."""
+
+    num_jobs: int
+    seconds: float
+    mib: float
+    measured: int
+    """Finished runs that it is taken from; 0: from study.estimate."""
+
+
+def tokens_read(job: Job, config: TrainConfig, options: EstimateOptions) -> float:
+    """Tokens that a job reads, about.
+
+    Args:
+        job: of a study.
+        config: of its task's training runs.
+        options: of the study.
+    """
+    data, trainer = config.data, config.trainer
+    documents = data.num_documents or 1
+    length = data.context_tokens or documents * options.tokens_a_document
+    num_val, num_reference = data.num_val or 100, data.num_reference or 100
+    total = 0.0
+    for command in job.commands:
+        if command.program == "train":
+            # Step 0 is read from the first run's.
+            validations = max(1, -(-trainer.max_steps // config.val_every))
+            examples = config.batch.train * trainer.accumulate_grad_batches * trainer.max_steps
+            total += length * (validations * (num_val + num_reference) + 3 * examples)
+        elif command.program == "intervene":
+            kind = "patch" if job.folder else job.kind
+            total += length * num_val * _PASSES.get(kind, 0)
+    return total
+
+
+def estimate(
+    folder: Path, jobs: Sequence[Job], tokens: Mapping[str, float], options: EstimateOptions
+) -> Estimate:
+    """Time and disk that the jobs still take.
+
+    Args:
+        folder: of the study, there or not.
+        jobs: all of its jobs.
+        tokens: job's name -> tokens it reads.
+        options: what a run takes until some are finished.
+    """
+    done = [job for job in jobs if is_done(folder, job)]
+    left = [job for job in jobs if job not in done]
+    runs = [job for job in done if job.folder and tokens[job.name]]
+    rate, mib = options.tokens_per_s, options.mib_a_run
+    if runs:
+        seconds = sum(float((state_of(folder, job) or {})["seconds"]) for job in runs)
+        rate = sum(tokens[job.name] for job in runs) / max(seconds, 1e-9)
+        mib = sum(_size(folder / job.folder) for job in runs) / len(runs) / _MIB
+    return Estimate(
+        num_jobs=len(left),
+        seconds=sum(tokens[job.name] for job in left) / rate,
+        mib=mib * sum(bool(job.folder) for job in left),
+        measured=len(runs),
+    )
+
+
+def remaining(
+    folder: Path, jobs: Sequence[Job], tokens: Mapping[str, float], options: EstimateOptions
+) -> Callable[[], str]:
+    """Says how many jobs are left and for how long."""
+
+    def text() -> str:
+        now = estimate(folder, jobs, tokens, options)
+        return f"{now.num_jobs} of {len(jobs)} left, about {duration(now.seconds)}"
+
+    return text
+
+
+def duration(seconds: float) -> str:
+    """In hours and minutes."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return "less than a minute" if seconds else "nothing"
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

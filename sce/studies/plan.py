@@ -1,0 +1,241 @@
+"""From a study's options to its jobs: the commands of every run, in the order they depend on.
+
+    stage 0   real data, the reference's seeds
+    stage 1   the reference: their mean
+    stage 2   every setting and seed, each patched from the real-tuned model once it is there;
+              knockout, baselines and looks of the real-tuned model
+
+Jobs of one stage do not depend on each other. Each job is a few commands that a user could type.
+"""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sce.errors import InputError
+from sce.study_options import StudyOptions, TaskStudy
+
+DIR = "{dir}"
+"""In commands, the study's folder."""
+LAST = "last.json"
+"""In commands, a run's last scores, whose name holds the number of steps."""
+REAL = "real"
+"""The setting that is tuned on real data."""
+_REAL_CELL = ("data.concept=real", "data.context=real")
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of a job; `out` is the folder or file that it makes, and it alone."""
+
+    program: str
+    """train, headset, intervene or score: python -m sce.<program>."""
+    overrides: tuple[str, ...]
+    out: str
+    """Relative to the study's folder."""
+
+    def at(self, folder: Path) -> "Command":
+        """The command for a study in `folder`, once the runs that it needs are there.
+
+        Raises:
+            InputError: one of those has left no scores.
+        """
+        overrides = [_at(override, folder) for override in self.overrides]
+        return Command(self.program, tuple(overrides), self.out)
+
+    def line(self) -> str:
+        """To be pasted into a shell."""
+        return shlex.join(["python", "-m", f"sce.{self.program}", *self.overrides])
+
+
+@dataclass(frozen=True)
+class Job:
+    """Commands that make one thing; done or not done as a whole."""
+
+    name: str
+    stage: int
+    task: str
+    kind: str
+    """Of runs real, synthetic, limited or mixture; of others their name."""
+    commands: tuple[Command, ...]
+    setting: str = ""
+    seed: int | None = None
+    folder: str = ""
+    """Of the run that it tunes, relative to the study's folder; none where it tunes none."""
+
+    def to_json(self) -> dict[str, Any]:
+        """For study.json."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> "Job":
+        """As `to_json` gave it."""
+        commands = [{**c, "overrides": tuple(c["overrides"])} for c in row["commands"]]
+        return cls(**{**row, "commands": tuple(Command(**c) for c in commands)})
+
+
+def jobs_of(study: StudyOptions, logger: str) -> list[Job]:
+    """Every job of a study, stage after stage.
+
+    Raises:
+        InputError: there is no task.
+    """
+    if not study.tasks:
+        raise InputError("study.tasks is empty: name a task and its settings")
+    jobs = [job for task in study.tasks for job in _Task(study, task, logger).jobs()]
+    return sorted(jobs, key=lambda job: job.stage)
+
+
+def kind_of(overrides: Sequence[str]) -> str:
+    """Of a setting: real, limited, mixture or synthetic, by its data."""
+    given = dict(o.split("=", 1) for o in overrides if "=" in o)
+    if "data.mix" in given:
+        return "mixture"
+    concept = given.get("data.concept", given.get("data.train.concept"))
+    context = given.get("data.context", given.get("data.train.context", concept))
+    if concept == "limited":
+        return "limited"
+    return REAL if (concept, context) == (REAL, REAL) else "synthetic"
+
+
+@dataclass(frozen=True)
+class _Task:
+    study: StudyOptions
+    task: str
+    logger: str
+
+    @property
+    def _options(self) -> TaskStudy:
+        return self.study.tasks[self.task]
+
+    @property
+    def _settings(self) -> dict[str, list[str]]:
+        return {REAL: list(_REAL_CELL), **self._options.settings}
+
+    def jobs(self) -> list[Job]:
+        """The task's jobs, in no particular order between stages."""
+        jobs = [self._reference_run(seed) for seed in self.study.reference_seeds]
+        jobs.append(self._reference())
+        for seed in self.study.seeds:
+            jobs += [self._run(setting, seed) for setting in self._settings]
+        return [*jobs, *self._interventions()]
+
+    # -- runs -------------------------------------------------------------------------------------
+
+    def _train(self, folder: str, seed: int, more: Sequence[str]) -> Command:
+        own = self._options
+        shared = [*self.study.every, *own.every, *self.study.train, *own.train]
+        rest = [f"seed={seed}", f"study={self.study.name}", f"logger={self.logger}"]
+        untuned = f"untuned={DIR}/untuned/{self.task}.npz"
+        return Command("train", (*shared, *more, *rest, untuned, f"run_dir={DIR}/{folder}"), folder)
+
+    def _reference_run(self, seed: int) -> Job:
+        folder = self._run_folder("reference", seed)
+        command = self._train(folder, seed, [*_REAL_CELL, "reference=none"])
+        name = f"{self.task}-reference-seed{seed}"
+        return Job(name, 0, self.task, REAL, (command,), "reference", seed, folder)
+
+    def _run(self, setting: str, seed: int) -> Job:
+        folder, options = self._run_folder(setting, seed), self._settings[setting]
+        commands = [
+            self._train(folder, seed, [*options, f"reference.path={DIR}/{self.reference_file}"])
+        ]
+        kind = kind_of(options)
+        patch = self.study.interventions.patch
+        if patch is not None and kind != REAL and seed == self.study.seeds[0]:
+            commands.append(self._patch(setting, seed, folder, patch))
+        name = f"{self.task}-{setting}-seed{seed}"
+        return Job(name, 2, self.task, kind, tuple(commands), setting, seed, folder)
+
+    def _run_folder(self, setting: str, seed: int) -> str:
+        return f"runs/{self.task}-{setting}-seed{seed}"
+
+    # -- reference --------------------------------------------------------------------------------
+
+    @property
+    def _members(self) -> list[str]:
+        return [self._run_folder("reference", seed) for seed in self.study.reference_seeds]
+
+    @property
+    def reference_file(self) -> str:
+        """The task's reference."""
+        return f"reference/{self.task}.json"
+
+    def _reference(self) -> Job:
+        """The mean of the members; of a single one, its own scores."""
+        files = ",".join(f"{DIR}/{folder}/heads/{LAST}" for folder in self._members)
+        base = f"base={DIR}/{self._members[0]}/heads/step-000000.json"
+        how = ("action=average", base, *self._sizes)
+        if len(self._members) == 1:
+            how = ("action=convert", "to=sce")
+        overrides = (*how, f"files=[{files}]", f"out={DIR}/{self.reference_file}")
+        command = Command("headset", overrides, self.reference_file)
+        return Job(f"{self.task}-reference", 1, self.task, "reference", (command,))
+
+    @property
+    def _sizes(self) -> list[str]:
+        """Threshold and k of the runs, where they are not the scorer's own."""
+        every = [*self.study.every, *self._options.every, *self.study.train, *self._options.train]
+        given = dict(o.split("=", 1) for o in every if o.startswith(("scorer.k=", "scorer.tau=")))
+        return [f"{name.removeprefix('scorer.')}={value}" for name, value in given.items()]
+
+    # -- interventions ----------------------------------------------------------------------------
+
+    def _interventions(self) -> list[Job]:
+        options, jobs = self.study.interventions, []
+        adapter = f"adapter={DIR}/{self._members[0]}/adapter"
+        if options.baselines is not None:
+            more = ["method=baselines", *options.baselines, adapter]
+            command = self._intervene(f"baselines/{self.task}", more)
+            jobs.append(Job(f"{self.task}-baselines", 2, self.task, "baselines", (command,)))
+        if options.looks is not None:
+            file = f"looks/{self.task}.jsonl"
+            shared = [*self.study.every, *self._options.every, *options.looks, adapter]
+            out = [f"out={DIR}/looks/{self.task}.json", f"looks={DIR}/{file}"]
+            command = Command("score", (*shared, *out), f"looks/{self.task}.json")
+            jobs.append(Job(f"{self.task}-looks", 2, self.task, "looks", (command,)))
+        if options.knockout is not None:
+            heads = f"heads.file={DIR}/{self.reference_file}"
+            more = ["method=knockout", heads, *options.knockout, adapter]
+            command = self._intervene(f"knockout/{self.task}", more)
+            jobs.append(Job(f"{self.task}-knockout", 2, self.task, "knockout", (command,)))
+        return jobs
+
+    def _patch(self, setting: str, seed: int, folder: str, patch: Sequence[str]) -> Command:
+        source = self._members[0]
+        more = [
+            "method=patch",
+            f"source={DIR}/{source}/adapter",
+            f"target={DIR}/{folder}/adapter",
+            f"source_scores={DIR}/{source}/heads/{LAST}",
+            f"target_scores={DIR}/{folder}/heads/{LAST}",
+            *patch,
+        ]
+        return self._intervene(f"patch/{self.task}-{setting}-seed{seed}", more)
+
+    def _intervene(self, out: str, more: Sequence[str]) -> Command:
+        shared = [*self.study.every, *self._options.every, *self.study.interventions.every]
+        rest = (f"study={self.study.name}", f"logger={self.logger}", f"out={DIR}/{out}")
+        return Command("intervene", (*shared, *more, *rest), out)
+
+
+def _at(override: str, folder: Path) -> str:
+    """An override with the study's folder in it, and the name of a run's last scores."""
+    text = override.replace(DIR, str(folder))
+    if LAST not in text:
+        return text
+    name, _, value = text.partition("=")
+    inside = value.removeprefix("[").removesuffix("]")
+    files = ",".join(_last(Path(file)) for file in inside.split(","))
+    return f"{name}=[{files}]" if value.startswith("[") else f"{name}={files}"
+
+
+def _last(file: Path) -> str:
+    if file.name != LAST:
+        return str(file)
+    found = sorted(file.parent.glob("step-*.json"))
+    if not found:
+        raise InputError(f"{file.parent}: no scores there; the run they come from is not finished")
+    return str(found[-1])

@@ -1,0 +1,78 @@
+"""The end of a study: its analysis, and what of it goes to W&B."""
+
+import csv
+import logging
+from pathlib import Path
+
+from sce.analysis.__main__ import main as analyse
+from sce.errors import InputError
+from sce.logger import make_logger
+from sce.options import LoggerOptions
+
+REPORT = "report"
+_log = logging.getLogger("sce")
+
+
+def require_report() -> None:
+    """Raise before the first run, not after the last, if the figures cannot be drawn.
+
+    Raises:
+        InputError: says what to install.
+    """
+    try:
+        import altair  # noqa: F401
+        import vl_convert  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"the report needs {error.name}, which is not installed: pip install 'sce[analysis]'"
+        ) from None
+
+
+def write_report(folder: Path, name: str, logger: str) -> Path:
+    """Analyse a study and log what was found; returns the report's folder.
+
+    Args:
+        folder: of the study.
+        name: of the study.
+        logger: wandb, csv or none.
+
+    Raises:
+        InputError: no run is finished.
+    """
+    out = folder / REPORT
+    if analyse([str(folder), "--out", str(out)]):
+        raise InputError(f"there is no report of {folder}: see the line above")
+    if logger == "wandb":
+        _log_report(out, name)
+    return out
+
+
+def _log_report(out: Path, name: str) -> None:
+    """Figures as images, tables as tables, the HTML report as an artefact."""
+    run_logger = make_logger(
+        LoggerOptions(name="wandb", group=name),
+        run_dir=out.absolute(),
+        run_name=f"{name}-report",
+        config={"study": name},
+        tags=["study"],
+        job_type="report",
+    )
+    exit_code = 1
+    try:
+        logger = run_logger.logger
+        if logger is not None and hasattr(logger, "log_image"):
+            for figure in sorted((out / "figures").glob("*.png")):
+                logger.log_image(f"study/{figure.stem}", [str(figure)])  # type: ignore[attr-defined]
+            for table in sorted((out / "tables").glob("*.csv")):
+                columns, *rows = _rows(table)
+                logger.log_table(f"study/{table.stem}", columns=columns, data=rows)  # type: ignore[attr-defined]
+            if (out / "index.html").is_file():
+                run_logger.keep(out / "index.html", f"{name}-report", "report")
+        exit_code = 0
+    finally:
+        run_logger.finish(exit_code)
+
+
+def _rows(table: Path) -> list[list[str]]:
+    with table.open(encoding="utf-8", newline="") as stream:
+        return list(csv.reader(stream)) or [[]]
