@@ -26,6 +26,8 @@ class World:
     examples: int = 16
     num_untuned: int = 8
     num_learned: int = 12
+    num_own: int = 0
+    """Heads that a run has and its reference has not."""
     weights: str = WEIGHTS
     scorer: str = "copy"
     task: str = "mdqa"
@@ -53,8 +55,13 @@ class World:
         mean = untuned + learned * (ease < quality) * (ease > 0)
         rng = np.random.default_rng(1000 + seed)
         noise = rng.uniform(0, 0.03, mean.shape)
-        hard = np.random.default_rng(self.seed + 7).uniform(0.6, 1.4, (self.examples, 1, 1))
-        return np.clip((mean + noise) * hard, 0, 1)
+        if quality:  # what a run learns by itself, and no reference has
+            noise.ravel()[rng.choice(noise.size, self.num_own, replace=False)] = 0.14
+        # What is odd about an example is the same for all runs; the rest is the run's own.
+        shape = self.examples, *mean.shape
+        odd = np.random.default_rng(self.seed + 7).uniform(0.2, 1.8, shape)
+        own = rng.uniform(0.8, 1.2, shape)
+        return np.clip((mean + noise) * odd * own, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -208,3 +215,85 @@ def write_runs(root: Path, world: World, planted: Planted) -> list[Path]:
         run = Tuned(1.0, planted.real_f1, "real", "real", seed)
         folders.append(write_run(root / f"{world.task}-real-real-seed{seed}", world, run))
     return folders
+
+
+def write_knockout(file: Path, task: str = "mdqa") -> Path:
+    """Results of python -m sce.intervene method=knockout, in short."""
+    ks = [1, 5, 10]
+
+    def curve(kind: str, drop: float) -> dict:
+        f1 = [0.6 - drop * k for k in ks]
+        sides = {"f1_low": [v - 0.05 for v in f1], "f1_high": [v + 0.05 for v in f1]}
+        return {"name": "heads.json", "kind": kind, "k": ks, "n": 64, "f1": f1, **sides}
+
+    curves = [curve("heads", 0.045), curve("layer_matched", 0.004)]
+    rows = [_effect("no ablation", "none", 0, 0.6)]
+    for each in curves:
+        points = zip(ks, each["f1"], strict=True)
+        rows += [_effect("heads.json", each["kind"], k, f1, draw=0) for k, f1 in points]
+    content = {"schema": "sce.intervention/1", "method": "knockout", "task": task}
+    return _write(file, {**content, "rows": rows, "curves": curves})
+
+
+def write_patch(file: Path, task: str = "mdqa") -> Path:
+    """Results of python -m sce.intervene method=patch, in short."""
+    rows = [_effect("original", "none", 0, 0.4)]
+    for name, f1 in (("intersection", 0.55), ("complement", 0.42)):
+        rows.append(_effect(name, "heads", 8, f1, share=(f1 - 0.4) / 0.3))
+        rows += [_effect(name, "layer_matched", 8, 0.4 + 0.02 * draw, draw) for draw in (0, 1)]
+    rows.append(_effect("source", "source", 0, 0.7))
+    worse = [{"name": "complement", "control": "layer_matched", "k": 8, "f1_difference": -0.01}]
+    against = [{"name": "complement", "kind": "heads", "draw": None, "num": 3, "n": 64, "ids": []}]
+    way = {"rows": rows, "worse_than_random": worse, "counter_examples": against}
+    content = {"schema": "sce.intervention/1", "method": "patch", "task": task}
+    return _write(file, {**content, "directions": {"forward": way}})
+
+
+def write_baselines(file: Path) -> Path:
+    """Accuracy under views of the documents."""
+    views = {"full": 0.7, "gold_only": 0.8, "no_evidence": 0.15, "no_documents": 0.1}
+    rows = [
+        {"model": model, "view": view, "f1": f1 * by, "f1_low": f1 * by - 0.04, "n": 64}
+        | {"f1_high": f1 * by + 0.04}
+        for model, by in (("untuned", 0.3), ("real", 1.0))
+        for view, f1 in views.items()
+    ]
+    return _write(file, {"schema": "sce.baselines/1", "rows": rows})
+
+
+def write_study(root: Path, worlds: list[World], planted: Planted) -> Path:
+    """A study's folder: runs of every task, its reference, baselines and interventions."""
+    jobs = []
+    for world in worlds:
+        for folder in write_runs(root / "runs", world, planted):
+            row = json.loads((folder / "records.jsonl").read_text().splitlines()[-1])
+            setting = f"{row['concept']}/{row['context']}"
+            kind = "real" if setting == "real/real" else "synthetic"
+            own = {"name": folder.name, "task": world.task, "setting": setting, "kind": kind}
+            jobs.append(own | {"seed": row["seed"], "folder": f"runs/{folder.name}"})
+        real = [Tuned(1.0, 0.7, "real", "real", seed) for seed in planted.real_seeds]
+        runs = [(root / "runs" / f"{world.task}-real-real-seed{r.seed}", r) for r in real]
+        write_reference(root / "reference" / f"{world.task}.json", world, runs)
+        write_baselines(root / "baselines" / world.task / "results.json")
+        write_knockout(root / "knockout" / world.task / "results.json", world.task)
+        cell = settings(1)[0]
+        name = f"{world.task}-{cell[0]}-{cell[1]}-seed{planted.seeds[0]}"
+        write_patch(root / "patch" / name / "results.json", world.task)
+    return _write(root / "study.json", {"schema": "sce.study/1", "name": "a-study", "jobs": jobs})
+
+
+def _effect(
+    name: str, kind: str, k: int, f1: float, draw: int | None = None, share: float | None = None
+) -> dict:
+    row = {"name": name, "kind": kind, "k": k, "draw": draw, "n": 64, "f1": f1}
+    row |= {"f1_low": f1 - 0.05, "f1_high": f1 + 0.05}
+    if kind != "none":
+        row |= {"f1_change": f1 - 0.4, "f1_change_low": f1 - 0.45, "f1_change_high": f1 - 0.35}
+        row |= {"f1_p": 0.01, "share": share, "gap": 0.3}
+    return row
+
+
+def _write(file: Path, content: dict) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content))
+    return file

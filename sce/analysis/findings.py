@@ -6,8 +6,10 @@ examples are whole; shares lie in 0..1, correlations and cosines in -1..1. A qua
 exist is None (null), never 0 or NaN.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -202,6 +204,13 @@ class Findings:
     def to_json(self) -> dict[str, Any]:
         """Plain dicts, lists, numbers and text; maps rounded to 6 digits, NaN as None."""
         return finite(_plain(asdict(self)))
+
+    def save(self, file: Path) -> None:
+        """Write `to_json` whole or not at all."""
+        text = json.dumps(self.to_json(), allow_nan=False)
+        temporary = file.with_suffix(".tmp")
+        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.replace(file)
 
 
 NOTES = {

@@ -13,7 +13,7 @@ from sce.analysis.parts import HeadSetOf, LayerShares, Overlap
 from sce.analysis.references import References
 from sce.records import HeadScores
 from sce.stats import Estimate, head_set
-from sce.stats.resampling import interval_of
+from sce.stats.stacks import column_bounds
 
 MATRIX = ("recall", "jaccard", "cosine")
 
@@ -105,7 +105,7 @@ def overlaps(sets: Sequence[Sets], tau: float) -> list[Overlap]:
         low = high = np.full_like(cells, np.nan)
         if draws is not None and measure != "cosine":
             each = np.array([_by_set(_shared(d, measure), owner, apart)[0] for d in draws])
-            low, high = _bounds(each)
+            low, high = column_bounds(each)
         rows = [
             [_estimate(cells[i, j], low[i, j], high[i, j], pairs[i, j]) for j in range(len(sets))]
             for i in range(len(sets))
@@ -168,14 +168,6 @@ def _by_set(
     return np.divide(sums, pairs, out=np.full_like(sums, np.nan), where=pairs > 0), pairs
 
 
-def _bounds(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Percentiles over resamples; NaN where a cell exists in fewer than half of them."""
-    thin = 2 * np.isfinite(draws).sum(axis=0) < len(draws)
-    filled = np.where(thin, 0.0, draws)
-    low, high = np.nanquantile(filled, [0.025, 0.975], axis=0)
-    return np.where(thin, np.nan, low), np.where(thin, np.nan, high)
-
-
 def _estimate(value: float, low: float, high: float, pairs: float) -> Estimate:
     numbers = [float(v) if np.isfinite(v) else None for v in (value, low, high)]
     return Estimate(numbers[0], numbers[1], numbers[2], int(pairs))
@@ -186,14 +178,10 @@ def _shares(chosen: np.ndarray, draws: np.ndarray | None) -> list[Estimate]:
     counts = chosen.sum(axis=1)
     if not total:
         return [Estimate(None, None, None, 1) for _ in counts]
-    bounds: list[tuple[float, float] | None] = [None] * len(counts)
+    low = high = np.full(len(counts), np.nan)
     if draws is not None:
         each = draws.sum(axis=2, dtype=np.float64)
         sizes = each.sum(axis=1, keepdims=True)
         parts = np.divide(each, sizes, out=np.full_like(each, np.nan), where=sizes > 0)
-        bounds = [interval_of(parts[:, layer]) for layer in range(len(counts))]
-    found = []
-    for count, bound in zip(counts, bounds, strict=True):
-        low, high = bound or (None, None)
-        found.append(Estimate(float(count / total), low, high, 1))
-    return found
+        low, high = column_bounds(parts)
+    return [_estimate(*each, 1) for each in zip(counts / total, low, high, strict=True)]

@@ -193,6 +193,7 @@ def _study(path: Path, found: Loaded) -> list[tuple[Path, Job]] | None:
                 ),
             )
             for job in content["jobs"]
+            if job["folder"]  # others are no runs
         ]
         found.studies.append((str(content["name"]), path))
     except (OSError, ValueError, KeyError, TypeError) as error:

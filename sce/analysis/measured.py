@@ -16,7 +16,14 @@ from sce.analysis.references import References, Target
 from sce.analysis.resample import Resampled, Resampler, resampled
 from sce.records import HeadScores
 from sce.stats import Estimate, head_set, recall_curves
-from sce.stats.stacks import Values, bounds, compare_stack, layer_nulls, sets_above
+from sce.stats.stacks import (
+    CompareWith,
+    Values,
+    bounds,
+    column_bounds,
+    layer_nulls,
+    sets_above,
+)
 
 _BESIDE = (
     *("recall_null", "recall_null_layer", "recall_base", "cosine_base"),
@@ -143,7 +150,8 @@ def _checkpoints(member: Member, sides: _Beside | None, plan: Plan) -> list[Chec
     if sides is not None:
         stack = np.stack([member.scores(step).scores for step in member.steps])
         b = None if sides.base is None else sides.base.scores[None]
-        values = compare_stack(stack, sides.target.scores[None], b, tau=plan.tau, k=plan.k)
+        compare = CompareWith(sides.target.scores[None], b, tau=plan.tau, k=plan.k)
+        values = compare(stack)
     found = []
     for index, step in enumerate(member.steps):
         own = {name: column[index : index + 1] for name, column in values.items()}
@@ -203,7 +211,7 @@ def _drawn(
     drawn = sides.drawn(step)
     if drawn is None:
         return {}
-    found = compare_stack(drawn.s, drawn.r, drawn.b, tau=plan.tau, k=plan.k)
+    found = sides.resampler.compared(drawn, plan.tau, plan.k)
     return bounds(found, values) | dict.fromkeys(drawn.undrawn)
 
 
@@ -226,11 +234,7 @@ def _curves(sides: _Beside, plan: Plan) -> tuple[Curve, Curve]:
 
 def _columns(draws: np.ndarray) -> list[Numbers]:
     """Low and high of every point of [resamples, points]; None where most do not exist."""
-    thin = 2 * np.isfinite(draws).sum(axis=0) < len(draws)
-    whole = np.where(thin, 0.0, draws)
-    quantile = np.nanquantile if np.isnan(whole).any() else np.quantile
-    sides = quantile(whole, [0.025, 0.975], axis=0)
-    return [[None if t else float(v) for v, t in zip(s, thin, strict=True)] for s in sides]
+    return [[_number(value) for value in side] for side in column_bounds(draws)]
 
 
 def _pair(row: Mapping[str, Any], name: str) -> tuple[float, float] | None:

@@ -15,7 +15,7 @@ from sce.measures import beside
 from sce.records import HeadScores
 from sce.stats.intervals import Drawn
 from sce.stats.resampling import kept_examples, resampled_maps
-from sce.stats.stacks import SharesOver
+from sce.stats.stacks import CompareWith, SharesOver, Values
 
 NUM_RESAMPLES = 200
 """Of the examples, where bounds are drawn anew."""
@@ -56,6 +56,7 @@ class Resampler:
         self._maps: dict[Hashable, np.ndarray] = {}
         self._rows: dict[Hashable, np.ndarray | None] = {}
         self._over: dict[Hashable, SharesOver] = {}
+        self._compare: dict[Hashable, CompareWith] = {}
 
     def of(
         self, member: Member, step: int, target: Target, base: HeadScores | None
@@ -93,6 +94,13 @@ class Resampler:
         r = maps["r"]
         assert r is not None
         return Resampled(s, r, maps["b"], undrawn, tuple(names))
+
+    def compared(self, drawn: Resampled, tau: float, k: int) -> Values:
+        """Every measure in every resample."""
+        key = (tau, k, drawn.key)
+        if key not in self._compare:
+            self._compare[key] = CompareWith(drawn.r, drawn.b, tau=tau, k=k)
+        return self._compare[key](drawn.s)
 
     def over(self, drawn: Resampled, at: Sequence[float], by: str) -> dict[str, np.ndarray]:
         """Shares at every threshold ("tau") or size ("k") in every resample."""

@@ -9,6 +9,7 @@ median is the estimate. In simulations of 18 settings of two seeds such interval
 """
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -153,26 +154,36 @@ def _resampled(
     points: Points, seed: int, num_resamples: int
 ) -> Float[np.ndarray, "2 _resamples _settings"]:
     """Means of drawn settings over drawn seeds; settings are drawn within their stratum."""
-    rng, n = np.random.default_rng(seed), points.num_settings
-    runs = [np.flatnonzero(points.setting == s) for s in range(n)]
-    sizes = np.array([len(own) for own in runs])
-    table = np.zeros((n, sizes.max()), dtype=np.int64)
-    for s, own in enumerate(runs):
-        table[s, : len(own)] = own
-    chosen = np.empty((num_resamples, n), dtype=np.int64)
-    for stratum in np.unique(points.stratum):
-        members = np.flatnonzero(points.stratum == stratum)
-        chosen[:, members] = members[rng.integers(len(members), size=(num_resamples, len(members)))]
-    # As many seeds as the drawn setting has, each any of its own.
-    places = (rng.random((num_resamples, n, sizes.max())) * sizes[chosen][..., None]).astype(int)
-    counted = np.arange(sizes.max()) < sizes[chosen][..., None]
-    drawn = points.values[:, table[chosen[..., None], places]]
-    means = (drawn * counted).sum(axis=-1) / sizes[chosen]
+    setting, stratum = tuple(points.setting.tolist()), tuple(points.stratum.tolist())
+    runs, shares = _drawn_runs(setting, stratum, seed, num_resamples)
+    means = np.stack([(row[runs] * shares).sum(axis=-1) for row in points.values])
     if points.centred:
-        for stratum in np.unique(points.stratum):
-            own = points.stratum == stratum
+        for own in (points.stratum == s for s in np.unique(points.stratum)):
             means[..., own] -= means[..., own].mean(axis=-1, keepdims=True)
     return means.round(12)
+
+
+@lru_cache(maxsize=16)
+def _drawn_runs(
+    setting: tuple[int, ...], stratum: tuple[int, ...], seed: int, num_resamples: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Runs drawn for every setting drawn, [resamples, settings, seeds], and their shares in it.
+
+    As many runs as the drawn setting has, each any of its own; a share of 0 is none. Drawn once for
+    all series of the same runs.
+    """
+    rng, strata = np.random.default_rng(seed), np.array(stratum)
+    runs = [np.flatnonzero(np.array(setting) == s) for s in range(len(stratum))]
+    sizes = np.array([len(own) for own in runs])
+    table = np.zeros((len(runs), sizes.max()), dtype=np.int64)
+    for s, own in enumerate(runs):
+        table[s, : len(own)] = own
+    chosen = np.empty((num_resamples, len(runs)), dtype=np.int64)
+    for members in (np.flatnonzero(strata == s) for s in np.unique(strata)):
+        chosen[:, members] = members[rng.integers(len(members), size=(num_resamples, len(members)))]
+    own_size = sizes[chosen][..., None]
+    places = (rng.random((*chosen.shape, sizes.max())) * own_size).astype(np.int64)
+    return table[chosen[..., None], places], (np.arange(sizes.max()) < own_size) / own_size
 
 
 def _bounds(

@@ -20,52 +20,68 @@ Sets = Bool[np.ndarray, "_maps _layers _heads"]
 Values = dict[str, Float[np.ndarray, " _maps"]]
 
 SHARES = ("recall", "recall_learned", "precision", "jaccard")
-"""What `shares` gives, the second with the untuned model alone."""
+"""What `SharesOver` gives, the second with the untuned model alone."""
 
 
-def compare_stack(
-    scores: Stack, reference: Stack, base: Stack | None, *, tau: float, k: int
-) -> Values:
-    """`compare` of every map of a stack; the names are its fields, num_heads included.
+class CompareWith:
+    """`compare` of stacks of maps beside one reference and one untuned model.
 
-    Args:
-        scores: maps of the run, S.
-        reference: R, one map for all or one for each of S's.
-        base: B, the same, or None.
-        tau: a head is in a set if its score is above tau.
-        k: size of the sets of recall_at_k.
-
-    Returns:
-        A value a map of S, NaN where `compare` has None.
-
-    Raises:
-        ValueError: shapes do not fit.
+    What is to be known of these two is worked out once, for all stacks.
     """
-    maps = {"s": scores, "r": reference} | ({} if base is None else {"b": base})
-    for each in maps.values():
-        if each.shape[1:] != scores.shape[1:] or len(each) not in (1, len(scores)):
-            raise ValueError(f"shapes differ: {[each.shape for each in maps.values()]}")
-    sets = {name: sets_above(each, tau) for name, each in maps.items()}
-    s, r = sets["s"], sets["r"]
-    num_r = _count(r)
-    best_s, best_r = (_top(each, k) for each in (scores, reference))
-    found = {
-        **shares(s, r, sets.get("b")),
-        "recall_null": np.where(num_r > 0, s.mean(axis=(1, 2)), np.nan),
-        "recall_null_layer": _share(
-            (s.sum(axis=2) * r.sum(axis=2)).sum(axis=1), s.shape[2] * num_r
-        ),
-        "recall_at_k": _share(_count(best_s & best_r), _count(best_r)),
-        "cosine": _cosines(scores, reference),
-        "spearman": _spearmans(scores, reference),
-        "num_heads": _count(s).astype(np.float64),
-        "num_reference_heads": num_r.astype(np.float64),
-    }
-    if base is not None:
-        found["recall_base"] = _share(_count(sets["b"] & r), num_r)
-        found["cosine_base"] = _cosines(base, reference)
-        found["cosine_learned"] = _cosines(scores - base, reference - base)
-    return {name: np.broadcast_to(values, len(scores)) for name, values in found.items()}
+
+    def __init__(self, reference: Stack, base: Stack | None, *, tau: float, k: int) -> None:
+        """Set what stacks stand beside.
+
+        Args:
+            reference: R, one map for all or one for each of a stack's.
+            base: B, the same, or None.
+            tau: a head is in a set if its score is above tau.
+            k: size of the sets of recall_at_k.
+        """
+        self.reference, self.base, self.tau, self.k = reference, base, tau, k
+        self._r = sets_above(reference, tau)
+        self._num_r = _count(self._r)
+        self._by_layer = self._r.sum(axis=2)
+        order = _Order(reference)
+        self._best, self._ranks = order.best(k), order.centred_ranks()
+        self._of_base: Values = {}
+        self._learned = None
+        if base is not None:
+            b = sets_above(base, tau)
+            self._learned = self._r & ~b
+            known = _share(_count(b & self._r), self._num_r)
+            self._of_base = {"recall_base": known, "cosine_base": _cosines(base, reference)}
+
+    def __call__(self, scores: Stack) -> Values:
+        """A value a map for every field of `Comparison`, NaN where `compare` has None.
+
+        Raises ValueError if shapes do not fit.
+        """
+        for each in (self.reference, scores if self.base is None else self.base):
+            if each.shape[1:] != scores.shape[1:] or len(each) not in (1, len(scores)):
+                raise ValueError(f"shapes differ: {scores.shape} and {each.shape}")
+        s, num_r, order = sets_above(scores, self.tau), self._num_r, _Order(scores)
+        by_chance = (s.sum(axis=2) * self._by_layer).sum(axis=1)
+        both, num_s = _count(s & self._r), _count(s)
+        found = {
+            "recall": _share(both, num_r),
+            "precision": _share(both, num_s),
+            "jaccard": _share(both, num_s + num_r - both),
+            "recall_null": np.where(num_r > 0, num_s / s[0].size, np.nan),
+            "recall_null_layer": _share(by_chance, s.shape[2] * num_r),
+            "recall_at_k": _share(_count(order.best(self.k) & self._best), _count(self._best)),
+            "cosine": _cosines(scores, self.reference),
+            "spearman": _cosines(order.centred_ranks(), self._ranks),
+            "num_heads": num_s.astype(np.float64),
+            "num_reference_heads": num_r.astype(np.float64),
+            **self._of_base,
+        }
+        if self.base is not None and self._learned is not None:
+            new = _count(self._learned)
+            found["recall_learned"] = _share(_count(s & self._learned), new)
+            changed = scores - self.base, self.reference - self.base
+            found["cosine_learned"] = _cosines(*changed)
+        return {name: np.broadcast_to(values, len(scores)) for name, values in found.items()}
 
 
 def sets_above(scores: Stack, tau: float) -> Sets:
@@ -73,24 +89,10 @@ def sets_above(scores: Stack, tau: float) -> Sets:
     return np.round(scores, 9) > tau
 
 
-def shares(s: Sets, r: Sets, b: Sets | None) -> Values:
-    """recall, precision, Jaccard and, with the untuned model's sets, recall_learned, of stacks."""
-    both, num_s, num_r = _count(s & r), _count(s), _count(r)
-    found = {
-        "recall": _share(both, num_r),
-        "precision": _share(both, num_s),
-        "jaccard": _share(both, num_s + num_r - both),
-    }
-    if b is not None:
-        learned = r & ~b
-        found["recall_learned"] = _share(_count(s & learned), _count(learned))
-    return found
-
-
 class SharesOver:
-    """`shares` of stacks at every threshold tau, or at every size k, beside one R and one B.
+    """Shares of sets at every threshold tau, or at every size k, beside one R and one B.
 
-    What R and B are at each point is worked out once, for all runs.
+    What R and B are at each point is worked out once, for all stacks.
     """
 
     def __init__(self, reference: Stack, base: Stack | None, at: Grid, *, by: str) -> None:
@@ -132,8 +134,8 @@ class SharesOver:
         if self.by == "tau":
             rounded = np.round(scores, 9)
             return (rounded > tau for tau in self.at)
-        ranks = _ranks(scores)
-        return (ranks < k for k in self.at)
+        order = _Order(scores)
+        return (order.best(k) for k in self.at)
 
 
 def bounds(draws: Values, estimates: Values) -> dict[str, tuple[float, float] | None]:
@@ -143,11 +145,25 @@ def bounds(draws: Values, estimates: Values) -> dict[str, tuple[float, float] | 
     in fewer than half of the resamples.
     """
     found: dict[str, tuple[float, float] | None] = {}
-    for name, values in draws.items():
-        found[name] = interval_of(values)
-        if name in PULLED_DOWN and found[name] is not None:
-            found[name] = _centred(values, float(estimates[name][0]), 0.95)
+    plain = [name for name in draws if name not in PULLED_DOWN]
+    sides = column_bounds(np.stack([draws[name] for name in plain], axis=1))
+    for name, low, high in zip(plain, *sides, strict=True):
+        found[name] = None if np.isnan(low) else (float(low), float(high))
+    for name in draws.keys() - set(plain):
+        found[name] = interval_of(draws[name])
+        if found[name] is not None:
+            found[name] = _centred(draws[name], float(estimates[name][0]), 0.95)
     return found
+
+
+def column_bounds(
+    draws: Float[np.ndarray, "_resamples ..."],
+) -> Float[np.ndarray, "2 ..."]:
+    """`interval_of` of every column at once, NaN for None."""
+    thin = 2 * np.isfinite(draws).sum(axis=0) < len(draws)
+    whole = np.where(thin, 0.0, draws)
+    quantile = np.nanquantile if np.isnan(whole).any() else np.quantile
+    return np.where(thin, np.nan, quantile(whole, [0.025, 0.975], axis=0))
 
 
 def layer_nulls(
@@ -197,7 +213,7 @@ def _ratio(part: float, whole: float) -> float | None:
 
 
 def _count(sets: Sets) -> np.ndarray:
-    return sets.sum(axis=(1, 2))
+    return _bits(_packed(sets))
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -205,19 +221,45 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
 
-def _top(maps: Stack, k: int) -> Sets:
-    if len(maps) == 1:
-        return top_heads(maps[0], k)[None]
-    return _ranks(maps) < k
+class _Order:
+    """The heads of every map by falling score; a tie goes to the lowest (layer, head)."""
 
+    def __init__(self, maps: Stack) -> None:
+        self.shape = maps.shape
+        self._flat = flat = maps.reshape(len(maps), -1)
+        self._order = np.argsort(-flat, axis=1)
+        self._sorted = np.take_along_axis(flat, self._order, axis=1)
+        # A plain sort is fast and leaves ties in any order, which matters for heads that score.
+        equal = (np.diff(self._sorted, axis=1) == 0) & (self._sorted[:, 1:] > 0)
+        tied = equal.any(axis=1)
+        self._order[tied] = np.argsort(-flat[tied], axis=1, kind="stable")
+        self._places: np.ndarray | None = None
 
-def _ranks(maps: Stack) -> np.ndarray:
-    """Of every head its place by falling score, past all k where it does not score, as ints."""
-    flat = maps.reshape(len(maps), -1)
-    order = np.argsort(-flat, axis=1, kind="stable")
-    ranks = np.empty_like(order)
-    np.put_along_axis(ranks, order, np.arange(flat.shape[1])[None], axis=1)
-    return np.where(flat > 0, ranks, np.iinfo(ranks.dtype).max).reshape(maps.shape)
+    def best(self, k: float | int) -> Sets:
+        """`top_heads` of every map."""
+        if self._places is None:
+            places = np.empty_like(self._order)
+            np.put_along_axis(places, self._order, np.arange(self._order.shape[1])[None], axis=1)
+            never = np.iinfo(places.dtype).max
+            self._places = np.where(self._flat > 0, places, never).reshape(self.shape)
+        return self._places < k
+
+    def centred_ranks(self) -> Float[np.ndarray, "_maps 1 _heads"]:
+        """Ranks among all heads, ties averaged, less their mean; 0 throughout for a constant."""
+        size = self._flat.shape[1]
+        places = np.arange(size)
+        first = np.ones(self._flat.shape, dtype=bool)
+        first[:, 1:] = np.diff(self._sorted, axis=1) != 0
+        last = np.ones_like(first)
+        last[:, :-1] = first[:, 1:]
+        starts = np.maximum.accumulate(np.where(first, places, 0), axis=1)
+        ends = np.minimum.accumulate(np.where(last, places, size)[:, ::-1], axis=1)[:, ::-1]
+        ranks = np.empty(self._flat.shape)
+        np.put_along_axis(ranks, self._order, -(starts + ends) / 2, axis=1)
+        spread = np.abs(self._flat.max(axis=1) - self._flat.min(axis=1))
+        constant = ~(spread > CONSTANT_SPREAD * np.abs(self._flat).max(axis=1))
+        centred = ranks - ranks.mean(axis=1, keepdims=True)
+        return np.where(constant[:, None] | (size < 3), 0.0, centred)[:, None]
 
 
 def _cosines(a: Stack, b: Stack) -> np.ndarray:
@@ -226,18 +268,6 @@ def _cosines(a: Stack, b: Stack) -> np.ndarray:
     dots = np.einsum("md,md->m", *np.broadcast_arrays(a, b))
     valid = np.isfinite(norms) & (norms > 0)
     return np.clip(np.divide(dots, norms, out=np.full_like(dots, np.nan), where=valid), -1, 1)
-
-
-def _spearmans(a: Stack, b: Stack) -> np.ndarray:
-    ranks = []
-    for maps in (a, b):
-        flat = maps.reshape(len(maps), -1)
-        ranked = rankdata(flat, axis=1)
-        spread, largest = np.ptp(flat, axis=1), np.abs(flat).max(axis=1)
-        constant = ~(spread > CONSTANT_SPREAD * largest)
-        centred = ranked - ranked.mean(axis=1, keepdims=True)
-        ranks.append(np.where(constant[:, None] | (flat.shape[1] < 3), 0.0, centred)[:, None])
-    return _cosines(*ranks)
 
 
 def _packed(sets: Sets) -> np.ndarray:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sce.stats import compare, recall_curves
-from sce.stats.stacks import SHARES, SharesOver, compare_stack, layer_nulls
+from sce.stats.stacks import SHARES, CompareWith, SharesOver, layer_nulls
 
 
 def maps(seed, count=5, shape=(4, 3), levels=6):
@@ -24,7 +24,7 @@ def maps(seed, count=5, shape=(4, 3), levels=6):
 def test_every_map_has_the_measures_of_compare(seed, with_base, one_reference, k):
     scores, reference, base = maps(seed), maps(seed + 1), maps(seed + 2)
     reference = reference[:1] if one_reference else reference
-    found = compare_stack(scores, reference, base if with_base else None, tau=0.1, k=k)
+    found = CompareWith(reference, base if with_base else None, tau=0.1, k=k)(scores)
     for index, own in enumerate(scores):
         other = reference[0 if one_reference else index]
         single = compare(own, other, base[index] if with_base else None, tau=0.1, k=k)
@@ -50,21 +50,21 @@ def test_curves_are_those_of_recall_curves(seed):
 
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="shapes differ"):
-        compare_stack(maps(0), maps(1, shape=(3, 4)), None, tau=0.1, k=2)
+        CompareWith(maps(1, shape=(3, 4)), None, tau=0.1, k=2)(maps(0))
     with pytest.raises(ValueError, match="shapes differ"):
-        compare_stack(maps(0), maps(1, count=2), None, tau=0.1, k=2)
+        CompareWith(maps(1, count=2), None, tau=0.1, k=2)(maps(0))
 
 
 def test_nulls_are_what_dealing_heads_within_their_layer_gives():
     rng = np.random.default_rng(0)
     s, r, b = rng.random((3, 5, 8)) ** 3
     dealt = rng.permuted(np.broadcast_to(s, (4000, 5, 8)), axis=2)
-    found = compare_stack(dealt, r[None], None, tau=0.3, k=9)
+    found = CompareWith(r[None], None, tau=0.3, k=9)(dealt)
     nulls = layer_nulls(s, r, b, tau=0.3, k=9)
     for name in ("recall", "precision", "jaccard", "recall_at_k", "cosine", "spearman"):
         assert nulls[name] == pytest.approx(np.nanmean(found[name]), abs=0.01), name
     changed = rng.permuted(np.broadcast_to(s - b, (4000, 5, 8)), axis=2)
-    learned = compare_stack(changed, (r - b)[None], None, tau=0.3, k=9)["cosine"]
+    learned = CompareWith((r - b)[None], None, tau=0.3, k=9)(changed)["cosine"]
     assert nulls["cosine_learned"] == pytest.approx(learned.mean(), abs=0.01)
 
 

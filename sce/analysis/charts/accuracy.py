@@ -19,6 +19,7 @@ from sce.analysis.charts.style import (
     finished,
     kind_colour,
     kind_shape,
+    kinds_of,
     ruler,
     split,
     titled,
@@ -30,7 +31,7 @@ from sce.stats import Estimate
 SCATTERED = ("recall", "cosine", "recall_learned", "cosine_learned")
 SIZE = (340, 260)
 """Of a scatter, in pixels."""
-POINTS = {"synthetic": "synthetic settings", "all": "with real and untuned"}
+POINTS = {"synthetic": "synthetic settings", "all": "all points"}
 
 
 def against_f1(group: Group, task: Task) -> Chart | None:
@@ -43,7 +44,8 @@ def against_f1(group: Group, task: Task) -> Chart | None:
     lines = (
         "Bars: 95% intervals (examples, mean over seeds). Small: single seeds. Green dashes: one "
         "real run against the others.",
-        "Grey dots: chance within layers. p by exchange of settings, two-sided.",
+        "Grey dots: chance within layers. p by exchange of settings, two-sided. All points: with "
+        "untuned, and real unless in the reference.",
     )
     return finished(titled(alt.vconcat(*rows, spacing=28), f"{task.task}: heads and F1", *lines))
 
@@ -92,7 +94,8 @@ def rhos(group: Group, task: str | None) -> Chart | None:
     zero = ruler(0.0, "x", "#999999", (1, 0))
     lines = (
         "Bars: 95%, bootstrap over settings, seeds drawn anew inside. n: settings. Grey: |rho| too",
-        "small to be shown at p < 0.05 by so many.",
+        "small to be shown at p < 0.05 by so many. All points: untuned, and real unless in the",
+        "reference, too.",
     )
     chart = alt.layer(quiet, *zero, bars, dots, texts).properties(width=460, height=alt.Step(15))
     return finished(titled(chart, f"{task or 'all tasks, pooled'}: what goes with F1", *lines))
@@ -137,7 +140,7 @@ def _rho_panel(group: Group, task: Task, found: RhoOverTau, ends: tuple[float, f
     y = alt.Y("rho:Q", scale=alt.Scale(domain=[-1, 1]), title="Spearman rho with F1")
     colour = MEASURE_COLOURS[found.measure]
     sides = alt.Y("low:Q"), alt.Y2("high:Q")
-    band = base.mark_area(opacity=0.18, color=colour).encode(x, *sides)
+    band = base.mark_area(fillOpacity=0.18, color=colour).encode(x, *sides)
     line = base.mark_line(color=colour, point={"size": 16, "color": colour}).encode(x, y)
     least = _least(group.correlations, task.task, found.measure)
     shown = [ruler(sign * least, "y", CHANCE, (2, 2)) for sign in (-1, 1)] if least else []
@@ -193,26 +196,29 @@ def _scatter(group: Group, task: Task, measure: str) -> Chart | None:
         for x, y in zip(setting.by_seed[measure], setting.by_seed["f1"], strict=True)
         if x is not None and y is not None
     ]
-    null, top = task.nulls.get(measure), max(row["y_high"] for row in [*rows])
+    null, real = task.nulls.get(measure), task.ceiling.get("f1")
+    tops = [row["y_high"] for row in rows] + [row["y"] for row in seeds]
+    top = max([*tops, *(v for v in ((real.high, real.value) if real else ()) if v is not None)])
     every = [row["x_low"] for row in rows] + [row["x"] for row in seeds]
     low = min(every if null is None or null.value is None else [*every, null.value])
     across = (0.0 if 0 <= low < 0.35 else low - 0.02 * (1 - low), 1.0)
     x = alt.X("x:Q", scale=alt.Scale(domain=list(across), nice=False), title=SHORT[measure])
     y = alt.Y("y:Q", scale=alt.Scale(domain=[0, 1.05 * top], nice=False), title="F1")
-    base = alt.Chart(data(rows))
-    rule = base.mark_rule(opacity=0.35)
+    kinds = kinds_of(task)
+    base, colour = alt.Chart(data(rows)), kind_colour(kinds)
+    rule = base.mark_rule(strokeOpacity=0.35)
     marks = base.mark_point(filled=True, size=75, opacity=1, stroke="white", strokeWidth=0.6)
     layers = [
         *ceiling(task, measure, "x"),
         *chance(task, measure, "x"),
         *ceiling(task, "f1", "y"),
-        rule.encode(alt.X("x_low:Q"), alt.X2("x_high:Q"), y, kind_colour()),
-        rule.encode(x, alt.Y("y_low:Q"), alt.Y2("y_high:Q"), kind_colour()),
+        rule.encode(alt.X("x_low:Q"), alt.X2("x_high:Q"), y, colour),
+        rule.encode(x, alt.Y("y_low:Q"), alt.Y2("y_high:Q"), colour),
     ]
     if seeds:
-        small = alt.Chart(data(seeds)).mark_point(filled=True, size=14, opacity=0.5)
-        layers.append(small.encode(x, y, kind_colour(), kind_shape()))
-    layers.append(marks.encode(x, y, kind_colour(), kind_shape()))
+        small = alt.Chart(data(seeds)).mark_point(filled=True, size=14, opacity=1, fillOpacity=0.5)
+        layers.append(small.encode(x, y, colour, kind_shape(kinds)))
+    layers.append(marks.encode(x, y, colour, kind_shape(kinds)))
     if named := placed(rows, SIZE, (across, (0.0, 1.05 * top))):
         quiet = alt.Chart(data(named)).mark_text(align="left", fontSize=FONT, color="#555555")
         layers.append(quiet.encode(alt.X("text_x:Q"), alt.Y("text_y:Q"), alt.Text("name:N")))

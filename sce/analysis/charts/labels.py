@@ -18,7 +18,7 @@ def placed(
     """Rows of `name`, `text_x` and `text_y` for the labels that cover neither point nor label.
 
     Every label is tried right, left, above and below its point, in turn; one that fits nowhere is
-    left out (the tables and the report name every point). Untuned and real come first.
+    left out (the tables name every point). What the legend names, real and untuned, has none.
 
     Args:
         rows: `name`, `kind`, `x` and `y` of each point.
@@ -29,10 +29,10 @@ def placed(
     scale_x, scale_y = width / (right - left), height / (high - low)
     spots = [((row["x"] - left) * scale_x, (high - row["y"]) * scale_y) for row in rows]
     taken = [(x - _POINT, y - _POINT, x + _POINT, y + _POINT) for x, y in spots]
-    order = sorted(range(len(rows)), key=lambda i: rows[i]["kind"] not in ("untuned", "real"))
     found = []
-    for index in order:
-        x, y = spots[index]
+    for index, (x, y) in enumerate(spots):
+        if rows[index]["kind"] in ("real", "untuned"):
+            continue
         long = _WIDTH * len(rows[index]["name"])
         tries = (
             (x + _GAP, y),

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
+from altair.utils.schemapi import debug_mode
 
 from sce.analysis.findings import Task
 from sce.analysis.parts import LABELS
@@ -56,19 +57,30 @@ Chart = Any
 
 
 def data(rows: Rows) -> alt.InlineData:
-    """Rows as Altair takes them without pandas."""
-    return alt.InlineData(values=rows)
+    """Rows as Altair takes them without pandas.
+
+    As a tuple, which Altair never copies: it copies lists whenever charts are put together, and
+    that took longer than all else. Its schema knows lists alone, hence no check here.
+    """
+    with debug_mode(False):
+        return alt.InlineData(values=tuple(rows))
 
 
-def kind_colour(legend: bool = True) -> alt.Color:
+def kinds_of(task: Task) -> list[str]:
+    """Kinds that have a point, in the order of the legend."""
+    own = {setting.kind for setting in task.settings}
+    return [kind for kind in COLOURS if kind in own]
+
+
+def kind_colour(kinds: Sequence[str], legend: bool = True) -> alt.Color:
     """Colour by `kind`."""
-    scale = alt.Scale(domain=list(COLOURS)[:-1], range=list(COLOURS.values())[:-1])
+    scale = alt.Scale(domain=list(kinds), range=[COLOURS[kind] for kind in kinds])
     return alt.Color("kind:N", scale=scale, legend=_legend() if legend else None)
 
 
-def kind_shape(legend: bool = True) -> alt.Shape:
+def kind_shape(kinds: Sequence[str], legend: bool = True) -> alt.Shape:
     """Shape by `kind`."""
-    scale = alt.Scale(domain=list(SHAPES)[:-1], range=list(SHAPES.values())[:-1])
+    scale = alt.Scale(domain=list(kinds), range=[SHAPES[kind] for kind in kinds])
     return alt.Shape("kind:N", scale=scale, legend=_legend() if legend else None)
 
 
@@ -97,7 +109,7 @@ def ceiling(task: Task, measure: str, channel: str) -> list[Chart]:
     band: list[Chart] = []
     if found.low is not None and found.high is not None and found.high > found.low:
         rows = data([{"low": found.low, "high": found.high}])
-        area = alt.Chart(rows).mark_rect(color=CEILING, opacity=0.1)
+        area = alt.Chart(rows).mark_rect(color=CEILING, fillOpacity=0.1)
         names = (alt.X, alt.X2) if channel == "x" else (alt.Y, alt.Y2)
         band = [area.encode(names[0]("low:Q"), names[1]("high:Q"))]
     return [*band, *ruler(found.value, channel, CEILING, (6, 3))]
@@ -110,22 +122,29 @@ def chance(task: Task, measure: str, channel: str) -> list[Chart]:
 
 
 def titled(chart: Chart, title: str, *lines: str) -> Chart:
-    """A chart with a title and quiet lines below it."""
-    params = alt.TitleParams(title, subtitle=[line for line in lines if line], anchor="start")
-    return chart.properties(title=params)
+    """The chart itself, with a title and quiet lines below it."""
+    # In place: every method of a chart copies all that it is made of.
+    own = [line for line in lines if line]
+    chart.title = alt.TitleParams(title, subtitle=own, anchor="start")
+    return chart
 
 
 def finished(chart: Chart) -> Chart:
-    """The whole figure in the house's style."""
+    """The whole figure, in place, in the house's style."""
     axis = {"labelColor": INK, "titleColor": INK, "gridColor": "#EEEEEE", "domainColor": "#BBBBBB"}
-    return (
-        chart.configure(font="DejaVu Sans, Helvetica, Arial, sans-serif", background="white")
-        .configure_view(stroke="#DDDDDD")
-        .configure_axis(labelFontSize=10, titleFontSize=11, titleFontWeight="normal", **axis)
-        .configure_title(fontSize=12, subtitleFontSize=10, subtitleColor="#555555", offset=8)
-        .configure_legend(labelFontSize=10, titleFontSize=10, symbolSize=70)
-        .configure_header(labelFontSize=10, titleFontSize=11)
+    axis |= {"labelFontSize": 10, "titleFontSize": 11, "titleFontWeight": "normal"}
+    title = {"fontSize": 12, "subtitleFontSize": 10, "subtitleColor": "#555555", "offset": 8}
+    legend = {"labelFontSize": 10, "titleFontSize": 10, "symbolSize": 70, "symbolOpacity": 1}
+    chart.config = alt.Config(
+        font="DejaVu Sans, Helvetica, Arial, sans-serif",
+        background="white",
+        view={"stroke": "#DDDDDD"},
+        axis=axis,
+        title=title,
+        legend=legend,
+        header={"labelFontSize": 10, "titleFontSize": 11},
     )
+    return chart
 
 
 def shown(found: Estimate) -> str:

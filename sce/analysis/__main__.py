@@ -1,0 +1,94 @@
+"""python -m sce.analysis RUN... --out DIR: findings, tables and figures of any runs."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sce.errors import InputError
+
+_EPILOG = """
+A RUN is the folder of a run (python -m sce.train), a folder of such folders, or a study's folder.
+Runs of different weights, scorers, modes or matches are never compared: they are grouped apart.
+Without --reference runs on real data are the reference, each compared with the others alone.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write findings.json, tables/ and figures/, and print what was found; gives the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        _run(options)
+    except InputError as error:
+        sys.stderr.write(f"sce: {' '.join(str(error).split())}\n")
+        return 2
+    return 0
+
+
+def cli() -> None:
+    """Console script."""
+    sys.exit(main())
+
+
+def _run(options: argparse.Namespace) -> None:
+    # Thousands of small products: threads for each cost more than they give, and far more on a
+    # busy machine. Read by numpy when it is first imported.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    save_figures = None if options.no_figures else _figures()
+    from sce.analysis.study import analyse
+    from sce.analysis.summary import summary
+    from sce.analysis.tables import save_tables
+    from sce.analysis.tasks import Limits
+
+    out: Path = options.out
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file; name a folder")
+    found = analyse(options.runs, options.reference, Limits(options.tau, options.k))
+    out.mkdir(parents=True, exist_ok=True)
+    found.save(out / "findings.json")
+    save_tables(found, out / "tables")
+    figures = [] if save_figures is None else save_figures(found, out / "figures")
+    sys.stdout.write(summary(found, out, len(figures)))
+
+
+def _figures():  # noqa: ANN202 - a function of a package that may not be there
+    """What draws the figures; asked for first, so that nobody waits for an answer in vain."""
+    try:
+        from sce.analysis.charts.files import save_figures
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("altair", "vl_convert"):
+            raise
+        raise InputError(
+            f"figures need {error.name}, which is not installed: pip install 'sce[analysis]', or "
+            "take --no-figures"
+        ) from None
+    return save_figures
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m sce.analysis",
+        description="Tables and figures of any runs, from their records and head scores alone.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run or study folder")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
+    parser.add_argument(
+        "--reference",
+        nargs="+",
+        action="extend",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="reference head sets, of any tasks; runs that took part in one are no points",
+    )
+    parser.add_argument("--tau", type=float, help="threshold of head sets; default: the runs'")
+    parser.add_argument("--k", type=int, help="size of the sets of recall at k; default: the runs'")
+    parser.add_argument("--no-figures", action="store_true", help="findings and tables alone")
+    return parser
+
+
+if __name__ == "__main__":
+    cli()
