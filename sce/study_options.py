@@ -13,6 +13,8 @@ Overrides = list[str]
 class TaskStudy:
     """One task: the settings that are tuned on, beside real data."""
 
+    path: str | None = None
+    """File or folder of real questions (data.train.path); None: the embedded sample."""
     every: Overrides = field(default_factory=list)
     """Overrides of all of its commands: data and sizes."""
     train: Overrides = field(default_factory=list)

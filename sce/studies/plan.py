@@ -89,15 +89,16 @@ def jobs_of(study: StudyOptions, logger: str) -> list[Job]:
 
 
 def kind_of(overrides: Sequence[str]) -> str:
-    """Of a setting: real, limited, mixture or synthetic, by its data."""
+    """Of a setting: real, limited (a relation, or fewer examples), mixture or synthetic."""
     given = dict(o.split("=", 1) for o in overrides if "=" in o)
     if "data.mix" in given:
         return "mixture"
     concept = given.get("data.concept", given.get("data.train.concept"))
     context = given.get("data.context", given.get("data.train.context", concept))
-    if concept == "limited":
+    real = (concept, context) == (REAL, REAL)
+    if concept == "limited" or (real and "data.num_train" in given):
         return "limited"
-    return REAL if (concept, context) == (REAL, REAL) else "synthetic"
+    return REAL if real else "synthetic"
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,13 @@ class _Task:
     @property
     def _options(self) -> TaskStudy:
         return self.study.tasks[self.task]
+
+    @property
+    def _every(self) -> list[str]:
+        """Overrides of all commands of this task."""
+        path, own = self._options.path, self._options.every
+        data = [f"data={self.task}"] if not any(o.startswith("data=") for o in own) else []
+        return [*self.study.every, *data, *([f"data.train.path={path}"] if path else []), *own]
 
     @property
     def _settings(self) -> dict[str, list[str]]:
@@ -126,7 +134,7 @@ class _Task:
 
     def _train(self, folder: str, seed: int, more: Sequence[str]) -> Command:
         own = self._options
-        shared = [*self.study.every, *own.every, *self.study.train, *own.train]
+        shared = [*self._every, *self.study.train, *own.train]
         rest = [f"seed={seed}", f"study={self.study.name}", f"logger={self.logger}"]
         untuned = f"untuned={DIR}/untuned/{self.task}.npz"
         return Command("train", (*shared, *more, *rest, untuned, f"run_dir={DIR}/{folder}"), folder)
@@ -177,7 +185,7 @@ class _Task:
     @property
     def _sizes(self) -> list[str]:
         """Threshold and k of the runs, where they are not the scorer's own."""
-        every = [*self.study.every, *self._options.every, *self.study.train, *self._options.train]
+        every = [*self._every, *self.study.train, *self._options.train]
         given = dict(o.split("=", 1) for o in every if o.startswith(("scorer.k=", "scorer.tau=")))
         return [f"{name.removeprefix('scorer.')}={value}" for name, value in given.items()]
 
@@ -192,7 +200,7 @@ class _Task:
             jobs.append(Job(f"{self.task}-baselines", 2, self.task, "baselines", (command,)))
         if options.looks is not None:
             file = f"looks/{self.task}.jsonl"
-            shared = [*self.study.every, *self._options.every, *options.looks, adapter]
+            shared = [*self._every, *options.looks, adapter]
             out = [f"out={DIR}/looks/{self.task}.json", f"looks={DIR}/{file}"]
             command = Command("score", (*shared, *out), f"looks/{self.task}.json")
             jobs.append(Job(f"{self.task}-looks", 2, self.task, "looks", (command,)))
@@ -216,7 +224,7 @@ class _Task:
         return self._intervene(f"patch/{self.task}-{setting}-seed{seed}", more)
 
     def _intervene(self, out: str, more: Sequence[str]) -> Command:
-        shared = [*self.study.every, *self._options.every, *self.study.interventions.every]
+        shared = [*self._every, *self.study.interventions.every]
         rest = (f"study={self.study.name}", f"logger={self.logger}", f"out={DIR}/{out}")
         return Command("intervene", (*shared, *more, *rest), out)
 

@@ -1,7 +1,7 @@
 """The end of a study: its analysis, and what of it goes to W&B."""
 
 import csv
-import logging
+import json
 from pathlib import Path
 
 from sce.analysis.__main__ import main as analyse
@@ -10,7 +10,6 @@ from sce.logger import make_logger
 from sce.options import LoggerOptions
 
 REPORT = "report"
-_log = logging.getLogger("sce")
 
 
 def require_report() -> None:
@@ -61,6 +60,7 @@ def _log_report(out: Path, name: str) -> None:
     try:
         logger = run_logger.logger
         if logger is not None and hasattr(logger, "log_image"):
+            logger.log_metrics(metrics(out / "findings.json"), step=0)
             for figure in sorted((out / "figures").glob("*.png")):
                 logger.log_image(f"study/{figure.stem}", [str(figure)])  # type: ignore[attr-defined]
             for table in sorted((out / "tables").glob("*.csv")):
@@ -71,6 +71,25 @@ def _log_report(out: Path, name: str) -> None:
         exit_code = 0
     finally:
         run_logger.finish(exit_code)
+
+
+def metrics(findings: Path) -> dict[str, float]:
+    """study/<measure>_f1_spearman by task (none: pooled), with bounds, p and n, of all settings.
+
+    Args:
+        findings: findings.json of sce.analysis.
+    """
+    found: dict[str, float] = {}
+    for group in json.loads(findings.read_text("utf-8"))["groups"]:
+        for rho in group["correlations"]:
+            if rho["points"] != "synthetic" or rho["without_task_means"]:
+                continue
+            stem = "/".join(filter(None, ("study", rho["task"], f"{rho['measure']}_f1")))
+            of = rho["found"]
+            named = {"spearman": of["spearman"], "p": of["p_value"], "n": of["n"]}
+            bounds = {"spearman_low": of["spearman_low"], "spearman_high": of["spearman_high"]}
+            found |= {f"{stem}_{k}": v for k, v in (named | bounds).items() if v is not None}
+    return found
 
 
 def _rows(table: Path) -> list[list[str]]:

@@ -1,0 +1,232 @@
+"""A study's plan: which runs, in which order, compared with what; and what is wrong with it."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from sce.config import composed, typed
+from sce.errors import InputError
+from sce.studies.checking import checked
+from sce.studies.estimate import duration, estimate
+from sce.studies.folder import begin, differences, read_jobs
+from sce.studies.plan import DIR, Command, Job, jobs_of, kind_of
+from sce.studies.tell import plan_text
+from sce.study_options import EstimateOptions, InterventionStudy, StudyOptions, TaskStudy
+
+SYMBOLIC = ["data.concept=symbolic", "data.context=symbolic"]
+
+
+def study(**changes) -> StudyOptions:
+    values = {
+        "name": "s",
+        "tasks": {"mdqa": TaskStudy(every=["data.num_val=7"], settings={"symbolic": SYMBOLIC})},
+    }
+    return StudyOptions(**(values | changes))
+
+
+def named(jobs) -> dict[str, Job]:
+    return {job.name: job for job in jobs}
+
+
+def test_every_setting_and_seed_is_a_run_and_real_data_is_always_one_of_them():
+    jobs = named(jobs_of(study(seeds=[0, 1]), "none"))
+    runs = {job.name: (job.kind, job.setting, job.seed) for job in jobs.values() if job.folder}
+    assert runs == {
+        "mdqa-reference-seed100": ("real", "reference", 100),
+        "mdqa-reference-seed101": ("real", "reference", 101),
+        "mdqa-real-seed0": ("real", "real", 0),
+        "mdqa-real-seed1": ("real", "real", 1),
+        "mdqa-symbolic-seed0": ("synthetic", "symbolic", 0),
+        "mdqa-symbolic-seed1": ("synthetic", "symbolic", 1),
+    }
+
+
+def test_what_a_job_needs_is_made_in_an_earlier_stage():
+    jobs = jobs_of(study(), "none")
+    assert [job.stage for job in jobs] == sorted(job.stage for job in jobs)
+    made: dict[str, int] = {}
+    for job in jobs:
+        made |= {command.out: job.stage for command in job.commands}
+    for job in jobs:
+        own = {command.out for command in job.commands}
+        for command in job.commands:
+            for out, stage in made.items():
+                uses = any(f"{DIR}/{out}" in override for override in command.overrides)
+                assert not uses or out in own or stage < job.stage, (job.name, out)
+
+
+def test_no_run_is_compared_with_a_reference_it_took_part_in():
+    jobs = named(jobs_of(study(), "none"))
+    average = " ".join(jobs["mdqa-reference"].commands[0].overrides)
+    for job in jobs.values():
+        if job.folder and job.setting != "reference":
+            assert job.folder not in average
+    assert "reference=none" in jobs["mdqa-reference-seed100"].commands[0].overrides
+    with pytest.raises(InputError, match=r"share \[1\].*it took part in"):
+        study(seeds=[0, 1], reference_seeds=[1, 2])
+
+
+def test_patching_is_of_the_first_seed_of_each_setting_that_is_not_real():
+    jobs = named(jobs_of(study(seeds=[3, 4]), "none"))
+    patched = {name for name, job in jobs.items() if len(job.commands) > 1}
+    assert patched == {"mdqa-symbolic-seed3"}
+    patch = jobs["mdqa-symbolic-seed3"].commands[1].overrides
+    assert f"source={DIR}/runs/mdqa-reference-seed100/adapter" in patch
+    assert f"target={DIR}/runs/mdqa-symbolic-seed3/adapter" in patch
+
+
+def test_a_single_reference_run_is_the_reference_as_it_is():
+    (job,) = (j for j in jobs_of(study(reference_seeds=[9]), "none") if j.kind == "reference")
+    assert job.commands[0].overrides[:2] == ("action=convert", "to=sce")
+
+
+def test_the_reference_is_made_with_the_runs_own_threshold_and_k():
+    jobs = jobs_of(study(train=["scorer.k=3", "scorer.tau=0.2"]), "none")
+    (job,) = (j for j in jobs if j.kind == "reference")
+    assert {"k=3", "tau=0.2"} <= set(job.commands[0].overrides)
+
+
+def test_what_is_null_is_left_out():
+    left_out = InterventionStudy(baselines=None, knockout=None, patch=None, looks=None)
+    jobs = jobs_of(study(interventions=left_out), "none")
+    assert {job.kind for job in jobs} == {"real", "synthetic", "reference"}
+    assert all(len(job.commands) == 1 for job in jobs)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kind"),
+    [
+        (["data.concept=real", "data.context=real"], "real"),
+        (["data.concept=real"], "real"),
+        (["data.concept=real", "data.context=low"], "synthetic"),
+        (["data.concept=limited", "data.context=real", "data.limited=who"], "limited"),
+        (["data.concept=real", "data.num_train=8"], "limited"),
+        (["data.mix=[{concept:real,weight:1},{concept:low,weight:3}]"], "mixture"),
+        (SYMBOLIC, "synthetic"),
+    ],
+)
+def test_what_kind_of_data_a_setting_is(overrides, kind):
+    assert kind_of(overrides) == kind
+
+
+def test_a_command_names_the_last_scores_that_are_there(tmp_path):
+    command = Command("headset", (f"files=[{DIR}/a/heads/last.json,{DIR}/b/heads/last.json]",), "o")
+    for run, step in (("a", 4), ("a", 12), ("b", 8)):
+        (tmp_path / run / "heads").mkdir(parents=True, exist_ok=True)
+        (tmp_path / run / "heads" / f"step-{step:06d}.json").touch()
+    files = f"{tmp_path}/a/heads/step-000012.json,{tmp_path}/b/heads/step-000008.json"
+    assert command.at(tmp_path).overrides == (f"files=[{files}]",)
+    (tmp_path / "b" / "heads" / "step-000008.json").unlink()
+    with pytest.raises(InputError, match="no scores there"):
+        command.at(tmp_path)
+
+
+# -- checked before anything runs ------------------------------------------------------------------
+
+
+def check(options: StudyOptions) -> dict[str, float]:
+    return checked(jobs_of(options, "none"), Path("/s"), EstimateOptions(), composed, typed)
+
+
+def test_every_command_of_a_plan_is_one_that_its_program_takes():
+    tokens = check(study())
+    assert all(count > 0 for name, count in tokens.items() if "seed" in name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train": ["trainer.max_stepz=3"]}, "mdqa-reference-seed100: .*max_stepz"),
+        ({"train": ["trainer.devices=2"]}, "one device a run"),
+        ({"every": ["data.num_val=0"]}, "num_val must be >= 1"),
+        ({"interventions": InterventionStudy(knockout=["heads.k=[0]"])}, "mdqa-knockout: heads.k"),
+        ({"tasks": {"mdqa": TaskStudy(settings={"x": ["data.context=symbolic"]})}}, "no cell"),
+    ],
+)
+def test_a_wrong_option_is_named_with_its_job_before_anything_runs(changes, message):
+    with pytest.raises(Exception, match=message) as error:
+        check(study(**changes))
+    assert isinstance(error.value, InputError)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": []}, "study.seeds is empty"),
+        ({"seeds": [1, 1]}, "there twice"),
+        ({"reference_seeds": []}, "study.reference_seeds is empty"),
+        ({"tasks": {"mdqa": TaskStudy(settings={"../x": []})}}, "names a folder"),
+    ],
+)
+def test_a_study_that_is_none_is_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        study(**changes)
+
+
+def test_a_study_without_a_task_is_refused():
+    with pytest.raises(InputError, match=r"study.tasks is empty"):
+        jobs_of(StudyOptions(), "none")
+
+
+# -- the folder --------------------------------------------------------------------------------------
+
+
+def test_a_folder_keeps_its_plan_and_takes_the_same_configuration_again(tmp_path):
+    jobs = jobs_of(study(), "none")
+    begin(tmp_path / "s", asdict(study()), jobs)
+    begin(tmp_path / "s", asdict(study()), jobs)
+    assert read_jobs(tmp_path / "s") == jobs
+
+
+def test_another_configuration_is_refused_with_what_differs(tmp_path):
+    begin(tmp_path / "s", asdict(study()), jobs_of(study(), "none"))
+    other = study(seeds=[0, 1, 2], every=["batch.eval=4"])
+    with pytest.raises(InputError) as error:
+        begin(tmp_path / "s", asdict(other), jobs_of(other, "none"))
+    assert "study.seeds is [0, 1] there and [0, 1, 2] here" in str(error.value)
+    assert 'study.every is [] there and ["batch.eval=4"] here' in str(error.value)
+
+
+def test_an_estimate_is_no_configuration(tmp_path):
+    begin(tmp_path / "s", asdict(study()), jobs_of(study(), "none"))
+    faster = study(estimate=EstimateOptions(tokens_per_s=9000))
+    begin(tmp_path / "s", asdict(faster), jobs_of(faster, "none"))
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds no study"):
+        begin(tmp_path, asdict(study()), jobs_of(study(), "none"))
+    assert [file.name for file in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_differences_go_into_what_is_nested():
+    assert differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}, "s") == [
+        "s.a.c is 2 there and 3 here"
+    ]
+
+
+# -- estimates ---------------------------------------------------------------------------------------
+
+
+def test_an_estimate_is_taken_from_the_study_s_own_finished_runs(tmp_path):
+    jobs = jobs_of(study(), "none")
+    tokens = dict.fromkeys((job.name for job in jobs), 1000.0)
+    before = estimate(tmp_path, jobs, tokens, EstimateOptions(tokens_per_s=10))
+    assert before.seconds == len(jobs) * 100
+    assert before.measured == 0
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "mdqa-real-seed0.json").write_text('{"exit_code": 0, "seconds": 20}')
+    after = estimate(tmp_path, jobs, tokens, EstimateOptions(tokens_per_s=10))
+    assert after.measured == 1
+    assert after.seconds == pytest.approx((len(jobs) - 1) * 20)
+    assert f"{len(jobs) - 1} of {len(jobs)} jobs" in plan_text(tmp_path, jobs, after)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "nothing"), (20, "less than a minute"), (150, "2 min"), (4000, "1 h 07 min")],
+)
+def test_durations_are_read_at_a_glance(seconds, text):
+    assert duration(seconds) == text
