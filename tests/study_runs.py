@@ -56,7 +56,7 @@ class World:
         rng = np.random.default_rng(1000 + seed)
         noise = rng.uniform(0, 0.03, mean.shape)
         if quality:  # what a run learns by itself, and no reference has
-            noise.ravel()[rng.choice(noise.size, self.num_own, replace=False)] = 0.14
+            noise.ravel()[rng.choice(noise.size // 3, self.num_own, replace=False)] = 0.14
         # What is odd about an example is the same for all runs; the rest is the run's own.
         shape = self.examples, *mean.shape
         odd = np.random.default_rng(self.seed + 7).uniform(0.2, 1.8, shape)
@@ -103,7 +103,6 @@ def write_run(folder: Path, world: World, run: Tuned) -> Path:
 
 def _row(name: str, world: World, run: Tuned, step: int, f1: float) -> dict:
     nll = 2.0 - f1 if run.nll is None else run.nll
-    names = ("recall", "cosine", "cosine_learned", "num_reference_heads", "greedy_recall")
     return {
         "run": name,
         "study": None,
@@ -123,7 +122,7 @@ def _row(name: str, world: World, run: Tuned, step: int, f1: float) -> dict:
         "context_tokens": 400,
         "step": step,
         "target_tokens": 7 * step,
-        **dict.fromkeys(names),
+        **dict.fromkeys(("recall", "cosine", "cosine_learned", "num_reference_heads")),
         "f1": f1,
         "f1_low": max(0.0, f1 - 0.05),
         "f1_high": min(1.0, f1 + 0.05),
@@ -279,7 +278,9 @@ def write_study(root: Path, worlds: list[World], planted: Planted) -> Path:
         cell = settings(1)[0]
         name = f"{world.task}-{cell[0]}-{cell[1]}-seed{planted.seeds[0]}"
         write_patch(root / "patch" / name / "results.json", world.task)
-    return _write(root / "study.json", {"schema": "sce.study/1", "name": "a-study", "jobs": jobs})
+    jobs.append({**jobs[0], "name": "mdqa-baselines", "kind": "baselines", "folder": ""})
+    _write(root / "study.json", {"schema": "sce.study/1", "name": "a-study", "jobs": jobs})
+    return root
 
 
 def _effect(

@@ -82,9 +82,10 @@ class Task:
     """The whole reference; a real run that took part in it is compared with the others alone."""
     untuned: HeadSetOf | None
     ceiling: Mapping[str, Estimate]
-    """Measures (and f1) of real runs, each against the mean of the other real ones: means over
-    them, n how many, low and high the means of their bounds over examples. Without two real runs
-    what the reference's file says of its seeds, n then the number of its pairs. Empty: none."""
+    """Measures (and f1) of real runs, each against the reference or, where it took part in that,
+    against the mean of the other real ones: means over the runs, n how many, low and high the means
+    of their bounds over examples. Without such runs what the reference's file says of its seeds, n
+    then the number of its pairs. Empty: none."""
     nulls: Mapping[str, Estimate]
     """MEASURES -> mean of `Setting.nulls` over synthetic settings, low and high their smallest and
     largest, n the settings. A line to draw in every figure of these."""
@@ -217,7 +218,8 @@ NOTES = {
     "interval": "95%. Of a run: bootstrap over examples. Of a setting: mean of its seeds' bounds. "
     "Of rho: bootstrap over settings, their seeds drawn anew inside.",
     "p": "Exchange of whole settings, two-sided, not corrected for the number of tests.",
-    "ceiling": "What one real run shares with the mean of the other real ones.",
+    "ceiling": "What one real run shares with the reference, or with the other real runs where it "
+    "took part in that.",
     "null": "The same number of heads, or the same scores, dealt at random within each layer.",
     "untuned": "The model before tuning: most retrieval heads are there already.",
 }

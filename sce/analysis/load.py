@@ -172,7 +172,8 @@ def _folders(path: Path, found: Loaded) -> Iterator[tuple[Path, Job | None]]:
         return
     children = sorted(path.glob("*/records.jsonl")) if path.is_dir() else []
     if not children:
-        reason = "no records.jsonl in it" if path.is_dir() else "no such folder"
+        found_file = "not a folder" if path.exists() else "no such folder"
+        reason = "no records.jsonl in it" if path.is_dir() else found_file
         found.lose(path, None, reason)
     for child in children:
         yield child.parent, None
@@ -184,23 +185,35 @@ def _study(path: Path, found: Loaded) -> list[tuple[Path, Job]] | None:
         content = json.loads(file.read_text("utf-8"))
         if content["schema"] != STUDY_SCHEMA:
             raise ValueError(f"schema {content['schema']!r}, not {STUDY_SCHEMA!r}")
-        jobs = [
-            (
-                path / job["folder"],
-                Job(
-                    *(str(job[name]) for name in ("name", "task", "setting", "kind")),
-                    seed=job.get("seed"),
-                ),
-            )
-            for job in content["jobs"]
-            if job["folder"]  # others are no runs
-        ]
+        jobs = [_job(path, job) for job in content["jobs"] if job.get("folder")]
         found.studies.append((str(content["name"]), path))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         found.skipped.append(Skipped(str(file), None, f"not a study ({what})"))
         return None
+    for folder, job in list(jobs):
+        if reason := _unfinished(path, job):
+            found.lose(folder, job.name, reason)
+            jobs.remove((folder, job))
     return jobs
+
+
+def _job(path: Path, job: Mapping[str, Any]) -> tuple[Path, Job]:
+    words = [str(job[name]) for name in ("name", "task", "setting", "kind")]
+    return path / job["folder"], Job(words[0], words[1], words[2], words[3], job.get("seed"))
+
+
+def _unfinished(study: Path, job: Job) -> str | None:
+    """Why a job of a study has no run yet; what ran after the training does not count."""
+    jobs = study / "jobs"
+    if not jobs.is_dir() or (jobs / f"{job.name}.train.done").exists():
+        return None
+    try:
+        state = json.loads((jobs / f"{job.name}.json").read_text("utf-8"))
+        code, error = state["exit_code"], state.get("error")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "not finished"
+    return f"failed: {error}" if code else None
 
 
 def _load_run(folder: Path, job: Job | None, found: Loaded) -> None:

@@ -20,10 +20,8 @@ def settings(found: Sequence[Measured]) -> list[Setting]:
 
 
 def ceiling(found: Sequence[Measured]) -> dict[str, Estimate]:
-    """Measures of real runs, each against the mean of the others; empty for fewer than two."""
-    real = [m.run for m in found if m.run.kind == "real" and m.run.in_reference]
-    if len(real) < 2:
-        return {}
+    """Measures of real runs, each against real data it took no part in; empty without one."""
+    real = [m.run for m in found if m.run.kind == "real" and m.run.compared_with is not None]
     return mean_measures([run.last.measures for run in real])
 
 

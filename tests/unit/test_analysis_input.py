@@ -1,0 +1,244 @@
+"""Runs that are missing, torn, mixed or degenerate: named, left out, counted; never a crash."""
+
+import json
+
+import numpy as np
+import pytest
+
+from sce.analysis.study import analyse
+from sce.analysis.tasks import Limits
+from sce.errors import InputError
+from study_runs import Planted, Tuned, World, write_reference, write_run, write_runs, write_study
+
+WORLD = World(examples=6, layers=6, heads=4, num_untuned=4, num_learned=5)
+FEW = Planted(num_settings=3, seeds=(0,))
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return write_runs(tmp_path / "runs", WORLD, FEW)
+
+
+def reasons(found):
+    return {skip.file.rsplit("/", 2)[-1]: skip.reason for skip in found.skipped}
+
+
+def edit(folder, change):
+    file = folder / "records.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("\n".join(json.dumps(change(row)) for row in rows) + "\n")
+
+
+def test_a_torn_last_row_is_named_and_the_rest_is_used(runs):
+    file = runs[0] / "records.jsonl"
+    file.write_text(file.read_text()[:-40])
+    found = analyse(runs)
+    (run,) = [r for r in found.groups[0].tasks[0].runs if r.name == runs[0].name]
+    assert run.last.step == 12
+    (skip,) = found.skipped
+    assert (skip.run, skip.reason) == (runs[0].name, "line 3: the last line is torn")
+    assert any("another number of steps" in w for w in found.groups[0].tasks[0].warnings)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{}", "no step"),
+        ("[1]", "no step"),
+        ('{"step": 3}', "task is None"),
+        ('{"step": 3, "task": "mdqa", "scorer": "copy", "mode": 1}', "mode is 1"),
+        ("nonsense", "not JSON"),
+    ],
+)
+def test_a_row_that_is_none_is_named_with_its_line(runs, line, reason):
+    file = runs[0] / "records.jsonl"
+    file.write_text(f"{line}\n{file.read_text()}")
+    found = analyse(runs)
+    (skip,) = found.skipped
+    assert skip.file == f"{runs[0]}/records.jsonl"
+    assert skip.reason.startswith("line 1: ")
+    assert reason in skip.reason
+    assert found.num_runs == len(runs)
+
+
+def test_missing_and_broken_things_are_left_out_and_counted(runs, tmp_path):
+    (runs[0] / "records.jsonl").unlink()
+    (runs[1] / "heads" / "step-000024.json").write_text('{"schema": "sce.heads/1", ')
+    (runs[2] / "heads" / "step-000012.json").unlink()
+    found = analyse([*runs, tmp_path / "nothing"])
+    by_name = {run.name: run for run in found.groups[0].tasks[0].runs}
+    assert runs[0].name not in by_name
+    assert by_name[runs[1].name].last.step == 12
+    assert [c.step for c in by_name[runs[2].name].checkpoints] == [0, 24]
+    said = reasons(found)
+    assert "no records.jsonl" in said[runs[0].name]
+    assert "truncated" in said["step-000024.json"] or "JSON" in said["step-000024.json"]
+    assert said["step-000012.json"].startswith("missing")
+    assert said["nothing"] == "no such folder"
+    assert found.num_runs == len(runs) + 1
+
+
+def test_a_torn_npz_costs_bounds_alone(runs):
+    for folder in runs:
+        (folder / "heads" / "step-000024.npz").write_bytes(b"PK torn")
+    found = analyse(runs)
+    run = found.groups[0].tasks[0].runs[0]
+    recall = run.last.measures["recall"]
+    assert recall.value is not None
+    assert recall.low is None
+    assert all(skip.file.endswith(".npz") for skip in found.skipped)
+    assert len(found.skipped) == len(runs)
+
+
+def test_runs_of_other_models_and_scorers_are_grouped_apart_and_said_so(tmp_path):
+    worlds = [WORLD, World(weights="b" * 64, layers=4, heads=4, num_learned=3, num_untuned=3)]
+    worlds.append(World(scorer="insight", examples=6))
+    folders = [
+        folder
+        for number, world in enumerate(worlds)
+        for folder in write_runs(tmp_path / str(number), world, FEW)
+    ]
+    found = analyse(folders)
+    assert len(found.groups) == 3
+    keys = {(group.weights_sha256, group.scorer) for group in found.groups}
+    assert keys == {("a" * 64, "copy"), ("b" * 64, "copy"), ("a" * 64, "insight")}
+    assert "never compared" in found.warnings[0]
+    for group in found.groups:
+        assert len(group.tasks[0].runs) == 6  # three settings, two real seeds, the untuned model
+
+
+def test_runs_scored_on_other_examples_are_said_to_be(runs):
+    edit(runs[0], lambda row: row | {"eval_sha256": "other"})
+    (task,) = analyse(runs).groups[0].tasks
+    assert any(runs[0].name in w and "other validation questions" in w for w in task.warnings)
+
+
+def test_runs_of_one_name_are_told_apart_and_a_folder_twice_is_one_run(tmp_path):
+    for parent in ("a", "b"):
+        write_runs(tmp_path / parent, WORLD, FEW)
+    found = analyse([tmp_path / "a", tmp_path / "b", tmp_path / "a"])
+    names = [run.name for run in found.groups[0].tasks[0].runs if run.kind != "untuned"]
+    assert len(names) == len(set(names)) == 10
+    assert all(name.startswith(("a/", "b/")) for name in names)
+
+
+def test_settings_of_several_sizes_are_several_settings(tmp_path):
+    for number in (100, 200):
+        own = Tuned(0.5, 0.4, num_train=number)
+        write_run(tmp_path / f"run-{number}", WORLD, own)
+    write_run(tmp_path / "mixed", WORLD, Tuned(0.5, 0.4, mix="0.5 real/real + 0.5 low/low"))
+    (task,) = analyse([tmp_path]).groups[0].tasks
+    assert {s.setting: s.kind for s in task.settings} == {
+        "high/high n=100": "synthetic",
+        "high/high n=200": "synthetic",
+        "0.5 real/real + 0.5 low/low n=200": "mixture",
+        "untuned": "untuned",
+    }
+    assert task.reference is None
+    assert any("no reference and no real run" in warning for warning in task.warnings)
+
+
+def test_degenerate_studies_give_none_and_never_a_crash(tmp_path):
+    dead = World(num_untuned=0, num_learned=0, layers=3, heads=3, examples=3)
+    for seed in (0, 1):
+        write_run(tmp_path / f"same-{seed}", dead, Tuned(0.0, 0.3, seed=seed))
+        write_run(tmp_path / f"real-{seed}", dead, Tuned(0.0, 0.3, "real", "real", seed))
+    found = analyse([tmp_path])
+    (group,) = found.groups
+    (task,) = group.tasks
+    assert task.runs[0].last.measures["recall"].value is None  # the reference has no head
+    sets = [rho for rho in group.correlations if rho.measure.startswith("recall")]
+    assert all(rho.found.spearman is None for rho in sets)
+    assert not [q for q in group.questions if q.rho_difference.value is not None]
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_runs_without_single_examples_have_values_without_bounds(tmp_path):
+    world = World(per_example=False, layers=6, heads=4, num_untuned=4, num_learned=5)
+    (task,) = analyse(write_runs(tmp_path, world, FEW)).groups[0].tasks
+    recall = task.runs[0].last.measures["recall"]
+    assert (recall.value is None, recall.low, recall.n) == (False, None, 16)
+    assert task.runs[0].last.source == "none"
+
+
+def test_one_setting_alone_has_no_correlation(tmp_path):
+    folders = write_runs(tmp_path, WORLD, Planted(num_settings=1))
+    (group,) = analyse(folders).groups
+    assert "no correlation" in group.answers[0] or "n = " in group.answers[0]
+    synthetic = [rho for rho in group.correlations if rho.points == "synthetic"]
+    assert all(rho.found.spearman is None for rho in synthetic)
+
+
+@pytest.mark.parametrize("what", ["empty", "torn", "step 0", "no scores", "nothing"])
+def test_no_completed_run_is_one_error_that_says_why(tmp_path, what):
+    folder = tmp_path / "run"
+    steps = (0,) if what == "step 0" else (0, 12)
+    write_run(folder, WORLD, Tuned(0.5, 0.4, steps=steps))
+    records = folder / "records.jsonl"
+    if what in ("empty", "torn"):
+        records.write_text("" if what == "empty" else records.read_text()[:100])
+    if what == "no scores":
+        for file in (folder / "heads").iterdir():
+            file.unlink()
+    path = tmp_path / "elsewhere" if what == "nothing" else folder
+    with pytest.raises(InputError, match="no completed run") as raised:
+        analyse([path])
+    assert str(path) in str(raised.value)
+
+
+def test_a_reference_that_fits_no_run_is_refused(runs, tmp_path):
+    other = World(weights="b" * 64, examples=6, layers=6, heads=4, num_untuned=4, num_learned=5)
+    real = Tuned(1.0, 0.7, "real", "real", 100)
+    folder = write_run(tmp_path / "other", other, real)
+    file = write_reference(tmp_path / "ref.json", other, [(folder, real)])
+    with pytest.raises(InputError, match="fits no run: it is of weights bbbbbbbbbbbb"):
+        analyse(runs, [file])
+    with pytest.raises(InputError, match=r"none\.json"):
+        analyse(runs, [tmp_path / "none.json"])
+
+
+@pytest.mark.parametrize("limits", [Limits(tau=-1.0), Limits(k=0), Limits(tau=float("nan"))])
+def test_limits_that_are_none_are_refused(runs, limits):
+    with pytest.raises(InputError, match="--"):
+        analyse(runs, limits=limits)
+
+
+def test_a_study_names_what_has_not_run_or_failed(tmp_path):
+    root = write_study(tmp_path, [WORLD], FEW)
+    jobs = json.loads((root / "study.json").read_text())["jobs"]
+    (root / "jobs").mkdir()
+    names = [job["name"] for job in jobs if job["folder"]]
+    for name in names[2:]:
+        (root / "jobs" / f"{name}.json").write_text('{"exit_code": 0}')
+    (root / "jobs" / f"{names[0]}.json").write_text('{"exit_code": 1, "error": "out of memory"}')
+    found = analyse([root])
+    said = {skip.run: skip.reason for skip in found.skipped}
+    assert said == {names[0]: "failed: out of memory", names[1]: "not finished"}
+    assert found.num_runs == len(names)
+
+
+def test_a_study_that_cannot_be_read_is_looked_through_as_a_folder(tmp_path):
+    root = write_study(tmp_path, [WORLD], FEW)
+    (root / "study.json").write_text('{"schema": "sce.study/9"}')
+    found = analyse([root / "runs"])
+    assert found.study is None
+    with pytest.raises(InputError, match=r"study\.json: not a study"):
+        analyse([root])
+
+
+def test_broken_interventions_are_left_out(tmp_path):
+    root = write_study(tmp_path, [WORLD], FEW)
+    (root / "knockout" / "mdqa" / "results.json").write_text("{")
+    (root / "baselines" / "mdqa" / "results.json").write_text(
+        '{"schema": "sce.baselines/1", "rows": [{"model": "real"}]}'
+    )
+    found = analyse([root])
+    assert [each.method for each in found.groups[0].tasks[0].interventions] == ["patch"]
+    assert len(found.skipped) == 2
+
+
+def test_nan_in_records_is_none(runs):
+    edit(runs[0], lambda row: row | {"answer_nll": float("nan")})
+    (task,) = analyse(runs).groups[0].tasks
+    assert task.runs[0].last.measures["answer_nll"].value is None
+    assert np.isfinite(task.runs[1].last.measures["answer_nll"].value)
