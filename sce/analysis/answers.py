@@ -6,7 +6,10 @@ from sce.analysis.findings import Predictor, Question, Rho, Task
 from sce.analysis.parts import LABELS
 from sce.stats import Estimate
 
-MAIN = ("recall", "recall_learned", "cosine", "cosine_learned", "answer_nll")
+MAIN = ("recall", "recall_learned")
+"""Measures whose rho is told in words; the tables have all."""
+TOLD = ("recall_learned", "recall learned and cosine learned", "validation loss")
+"""Predictors that are told in words."""
 
 
 def answers(
@@ -29,7 +32,7 @@ def answers(
             if (rho.measure, rho.points) == ("recall", "synthetic"):
                 found.append(f"Without the tasks' means: {_rho(rho)}.")
         found += [_of_question(q) for q in questions if (q.task, q.points) == (name, "synthetic")]
-    found += [_of_predictor(p) for p in predictors if p.features]
+    found += [_of_predictor(p) for p in predictors if p.name in TOLD]
     return [*found, *(line for task in tasks for line in _of_ceiling(task))]
 
 
@@ -62,7 +65,7 @@ def _of_rho(task: str | None, measure: str, pair: dict[str, Rho]) -> str | None:
     elif found.p_value is not None:
         text += "; no rho could have been shown with so few settings"
     if own is shown and every is not None and every.found.spearman is not None:
-        text += f". With real and untuned points {_rho(every)}"
+        text += f". All points, untuned and real ones too: {_rho(every)}"
     return text + "."
 
 
@@ -84,7 +87,7 @@ def _of_question(question: Question) -> str:
         text += "Too few settings to tell"
     else:
         text += "Yes" if gap.low > 0 else "No, less" if gap.high < 0 else "Not shown"
-    text += f": |rho| higher by {estimate(gap)}, n = {gap.n}"
+    text += f": |rho| differs by {estimate(gap)}, n = {gap.n}"
     if question.error_ratio.value is not None:
         text += f"; error of prediction {estimate(question.error_ratio)} of the other's"
     return text + "."
@@ -99,8 +102,9 @@ def _of_predictor(found: Predictor) -> str:
         said = (
             "better than" if ratio.high < 1 else "worse than" if ratio.low > 1 else "no better than"
         )
+    verb = "predict" if " and " in name else "predicts"
     return (
-        f"{found.task}: {name} predicts F1 of a setting left out {said} the mean of the others: "
+        f"{found.task}: {name} {verb} F1 of a setting left out {said} the mean of the others: "
         f"error {found.mae:.3f} against {found.mean_only_mae:.3f}, ratio {estimate(ratio)}, "
         f"n = {ratio.n} settings."
     )

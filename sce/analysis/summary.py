@@ -9,11 +9,22 @@ from rich.table import Table
 
 from sce.analysis.answers import estimate
 from sce.analysis.findings import Findings, Group, Rho
-from sce.analysis.parts import LABELS
 from sce.stats import Estimate
 
 MAX_SKIPPED = 8
-SHOWN = ("recall", "recall_learned", "cosine", "cosine_learned", "answer_nll")
+SHOWN = {
+    "recall": "recall",
+    "recall_learned": "recall learned",
+    "cosine": "cosine",
+    "cosine_learned": "cosine learned",
+    "answer_nll": "validation loss",
+}
+"""Measure -> what the table calls it."""
+_NOTE = (
+    "[a, b]: 95%, bootstrap over settings, seeds drawn anew inside. least: the smallest |rho| that "
+    "n could have shown at p < 0.05. All points: untuned and real ones too, but for those in the "
+    "reference.\n"
+)
 
 
 def summary(found: Findings, out: Path, num_figures: int) -> str:
@@ -25,11 +36,12 @@ def summary(found: Findings, out: Path, num_figures: int) -> str:
         num_figures: how many figures there are.
     """
     stream = StringIO()
-    console = Console(file=stream, width=110, force_terminal=False)
+    console = Console(file=stream, width=120, force_terminal=False)
     for group in found.groups:
         num = sum(len(task.runs) for task in group.tasks)
         _print(console, f"\n{group.name}: {num} runs and models")
         console.print(_table(group))
+        _print(console, _NOTE)
         _print(console, "\n".join(f"- {answer}" for answer in group.answers))
         for task in group.tasks:
             for warning in task.warnings:
@@ -53,7 +65,7 @@ def _table(group: Group) -> Table:
     table = Table(box=SIMPLE, title="Spearman rho with F1 over settings")
     names = ("task", "measure", "synthetic settings", "p", "n", "least", "all points", "p", "n")
     for index, name in enumerate(names):
-        table.add_column(name, justify="left" if index < 2 else "right")
+        table.add_column(name, justify="left" if index < 2 else "right", no_wrap=True)
     tasks = dict.fromkeys(rho.task for rho in group.correlations)
     for task in tasks:
         for measure in SHOWN:
@@ -64,11 +76,7 @@ def _table(group: Group) -> Table:
             }
             if own:
                 cells = [*_cells(own.get("synthetic"), True), *_cells(own.get("all"), False)]
-                table.add_row(task or "pooled", LABELS[measure].split(" (")[0], *cells)
-    table.caption = (
-        "[a, b]: 95%, bootstrap over settings, seeds drawn anew inside. least: the smallest |rho| "
-        "that n could have shown at p < 0.05."
-    )
+                table.add_row(task or "pooled", SHOWN[measure], *cells)
     return table
 
 
