@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sce.analysis.groups import Key, Member
+from sce.analysis.groups import Key, Member, most
 from sce.measures import beside
 from sce.records import HeadScores
 from sce.stats import Estimate
@@ -129,10 +129,16 @@ def references(
     """The reference of a task's runs, and what must be said of it."""
     warnings: list[str] = []
     real = [run for run in runs if run.kind == "real"]
-    same = [run for run in real if run.data_sha256 == real[0].data_sha256]
+    usual = most([run.data_sha256 for run in runs])
+    data = (
+        usual
+        if usual in {run.data_sha256 for run in real}
+        else most([run.data_sha256 for run in real] or [None])
+    )
+    same = [run for run in real if run.data_sha256 == data]
     if len(same) < len(real):
         left = ", ".join(run.name for run in real if run not in same)
-        warnings.append(f"{left}: scored on other examples than {real[0].name}, so no reference")
+        warnings.append(f"{left}: scored on other examples than {same[0].name}, so no reference")
     file = _fitting(key, task, runs, given)
     if file is not None:
         members = tuned(file.scores)
