@@ -12,11 +12,14 @@ from typing import TypeVar
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from sce.commands import DatasetConfig, HeadsetConfig, ScoreConfig, TrainConfig
 from sce.errors import InputError
 from sce.intervene_options import InterveneConfig
+from sce.one_line import user_message
 from sce.study_options import StudyConfig
 from sce.write_options import WriteConfig
 
@@ -52,21 +55,25 @@ def typed(config: DictConfig, schema: type[Schema]) -> Schema:
     return OmegaConf.to_object(merged)  # type: ignore[return-value]
 
 
-def composed(name: str, overrides: Sequence[str]) -> DictConfig:
+def composed(name: str, overrides: Sequence[str], schema: type[Schema]) -> Schema:
     """What a command would get from its overrides, inside another command or outside of any.
 
     Args:
         name: of the root config: train, intervene.
         overrides: as they would be typed.
+        schema: of that config.
 
     Raises:
-        HydraException: an override is wrong.
+        InputError: an override is wrong.
     """
+    register()
     outer = GlobalHydra.instance()
     running, outer.hydra = outer.hydra, None
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose(name, overrides=list(overrides))
+            return typed(compose(name, overrides=list(overrides)), schema)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(user_message(error)) from error
     finally:
         GlobalHydra.instance().hydra = running
 

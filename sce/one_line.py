@@ -44,7 +44,7 @@ def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
                 sys.stderr.write(f"sce: {stopped}\n")
             sys.exit(stopped.exit_code)
         except Exception as error:
-            message = _user_message(error)
+            message = user_message(error)
             if message is None or any(a.lower() == "debug=true" for a in sys.argv[1:]):
                 raise
             sys.stderr.write(f"sce: {message}\n")
@@ -53,7 +53,7 @@ def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def _user_message(error: BaseException) -> str | None:
+def user_message(error: BaseException) -> str | None:
     """One line for an error that is the user's; None for a bug."""
     cause: BaseException | None = error
     while cause is not None:

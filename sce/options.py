@@ -230,10 +230,13 @@ class BatchOptions:
     """Examples a training micro-batch, on each device."""
     eval: int = 8
     """Examples a validation or scoring batch; decoding in batches is what makes it fast."""
+    workers: int = 0
+    """Processes that read training batches ahead, on each device; 0: the run's own reads them."""
 
     def __post_init__(self) -> None:
         require(self.train >= 1, f"batch.train must be >= 1, got {self.train}")
         require(self.eval >= 1, f"batch.eval must be >= 1, got {self.eval}")
+        require(self.workers >= 0, f"batch.workers must be >= 0, got {self.workers}")
 
 
 @dataclass

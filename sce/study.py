@@ -51,7 +51,7 @@ def study(config: StudyConfig) -> Path:
     options = config.study
     folder = Path(config.dir or f"runs/studies/{options.name}").expanduser().absolute()
     jobs = jobs_of(options, config.logger)
-    tokens = checked(jobs, folder, options.estimate, composed, typed)
+    tokens = checked(jobs, folder, options.estimate, composed)
     _log.info(plan_text(folder, jobs, estimate(folder, jobs, tokens, options.estimate)))
     if config.dry_run:
         return folder

@@ -57,6 +57,7 @@ class SplitsDataModule(L.LightningDataModule):
             accumulate=accumulate,
             rank=rank,
             world_size=world_size,
+            workers=self.batch.workers,
         )
 
     def val_dataloader(self) -> list[DataLoader]:

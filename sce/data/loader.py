@@ -116,7 +116,7 @@ class _Batches(Dataset[Batch]):
         return collate(chosen) if chosen else collate([self._encoded[0]], weights=[0])
 
 
-def train_loader(
+def train_loader(  # noqa: PLR0913 - plain numbers, by keyword
     encoded: Sequence[Encoded] | Contexts,
     *,
     batch_size: int,
@@ -124,8 +124,12 @@ def train_loader(
     accumulate: int = 1,
     rank: int = 0,
     world_size: int = 1,
+    workers: int = 0,
 ) -> ResumableLoader:
-    """Shuffled micro-batches of one rank, `accumulate` to an optimiser step, whole steps only."""
+    """Shuffled micro-batches of one rank, `accumulate` to an optimiser step, whole steps only.
+
+    Batches and their order do not depend on `workers`, processes that read ahead.
+    """
     step_size = batch_size * accumulate
     return ResumableLoader(
         encoded,  # type: ignore[arg-type]
@@ -135,6 +139,7 @@ def train_loader(
         ),
         collate_fn=collate_shared if isinstance(encoded, Contexts) else collate,
         drop_last=True,
+        num_workers=workers,
         generator=torch.Generator().manual_seed(seed),
     )
 

@@ -23,8 +23,7 @@ def checked(
     jobs: Sequence[Job],
     folder: Path,
     options: EstimateOptions,
-    compose: Callable[[str, Sequence[str]], Any],
-    typed: Callable[[Any, type], Any],
+    compose: Callable[[str, Sequence[str], type], Any],
 ) -> dict[str, float]:
     """The tokens that each job reads, about, by its name.
 
@@ -33,7 +32,6 @@ def checked(
         folder: of the study.
         options: what a run takes.
         compose: sce.config.composed.
-        typed: sce.config.typed.
 
     Raises:
         InputError: names the job and what is wrong with its options.
@@ -43,9 +41,8 @@ def checked(
     for job in jobs:
         for command in job.commands:
             try:
-                config = typed(
-                    compose(command.program, _filled(command, folder)), _SCHEMAS[command.program]
-                )
+                program, filled = command.program, _filled(command, folder)
+                config = compose(program, filled, _SCHEMAS[program])
             except InputError as error:
                 raise InputError(f"{job.name}: {error}") from None
             if isinstance(config, TrainConfig):

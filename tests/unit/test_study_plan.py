@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sce.config import composed, typed
+from sce.config import composed
 from sce.errors import InputError
 from sce.studies.checking import checked
 from sce.studies.estimate import duration, estimate
@@ -126,7 +126,7 @@ def test_a_command_names_the_last_scores_that_are_there(tmp_path):
 
 
 def check(options: StudyOptions) -> dict[str, float]:
-    return checked(jobs_of(options, "none"), Path("/s"), EstimateOptions(), composed, typed)
+    return checked(jobs_of(options, "none"), Path("/s"), EstimateOptions(), composed)
 
 
 def test_every_command_of_a_plan_is_one_that_its_program_takes():

@@ -130,6 +130,16 @@ def test_it_goes_on_to_the_bit(whole, tiny_folder, monkeypatch, cut_at):
     assert_same(whole, run("resume=true"))
 
 
+def test_batches_that_a_process_read_ahead_are_read_again(whole, tiny_folder, monkeypatch):
+    """Nor does it show who reads: the whole run had no such process."""
+
+    def run(*more):
+        return run_train(tiny_folder, *OPTIONS, "batch.workers=1", "run_dir=parted", *more)
+
+    cut(run, monkeypatch, *CUTS["killed between validations"])
+    assert_same(whole, run("resume=true"))
+
+
 def test_a_second_kill_right_after_going_on_changes_nothing(whole, tiny_folder, monkeypatch):
     """After one micro-batch of two, and after the validation that is made up for."""
 

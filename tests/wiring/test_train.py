@@ -368,9 +368,9 @@ def test_the_loss_is_the_mean_over_target_tokens(tiny_folder):
 def test_bad_input_is_an_error_of_the_user_s(tiny_folder, overrides, message):
     with pytest.raises(Exception) as caught:
         run_train(tiny_folder, *overrides)
-    from sce.one_line import _user_message
+    from sce.one_line import user_message
 
-    line = _user_message(caught.value)
+    line = user_message(caught.value)
     assert line is not None, repr(caught.value)
     import re
 
