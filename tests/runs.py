@@ -24,9 +24,9 @@ TINY = [
 ]
 
 
-def configured(name: str, schema, overrides: list[str]):
+def configured(name: str, schema, overrides: list[str], conf: Path = CONF):
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(conf), version_base="1.3"):
         return typed(compose(name, overrides), schema)
 
 

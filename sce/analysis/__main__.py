@@ -17,7 +17,7 @@ Without --reference runs on real data are the reference, each compared with the 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write findings.json, tables/ and figures/, and print what was found; gives the exit code."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         _run(options)
     except InputError as error:
@@ -66,7 +66,8 @@ def _figures():  # noqa: ANN202 - a function of a package that may not be there
     return save_figures
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """What the command takes."""
     parser = argparse.ArgumentParser(
         prog="python -m sce.analysis",
         description="Tables and figures of any runs, from their records and head scores alone.",

@@ -118,7 +118,9 @@ def bootstrap_many(
         estimates = statistics(mean_scores(per_example))
         for name in centred:
             if found.get(name) is not None:
-                found[name] = _centred([draw[name] for draw in draws], estimates[name], level)
+                found[name] = centred_interval(
+                    [draw[name] for draw in draws], estimates[name], level
+                )
     return found
 
 
@@ -279,7 +281,9 @@ def _resampled_means(rows: np.ndarray, seed: int, num_resamples: int) -> np.ndar
     return np.concatenate([drawn @ rows / len(rows) for drawn in counts])
 
 
-def _centred(draws: Series, estimate: float | None, level: float) -> tuple[float, float] | None:
+def centred_interval(
+    draws: Series, estimate: float | None, level: float
+) -> tuple[float, float] | None:
     """Percentiles of correlations, moved on the z scale until their median is the estimate."""
     if estimate is None or not np.isfinite(estimate):
         return None

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 
 from sce.stats.intervals import PULLED_DOWN
-from sce.stats.resampling import _centred, interval_of
+from sce.stats.resampling import centred_interval, interval_of
 from sce.stats.series import CONSTANT_SPREAD, Grid, HeadMap
 from sce.stats.sets import head_set, top_heads
 
@@ -152,7 +152,7 @@ def bounds(draws: Values, estimates: Values) -> dict[str, tuple[float, float] | 
     for name in draws.keys() - set(plain):
         found[name] = interval_of(draws[name])
         if found[name] is not None:
-            found[name] = _centred(draws[name], float(estimates[name][0]), 0.95)
+            found[name] = centred_interval(draws[name], float(estimates[name][0]), 0.95)
     return found
 
 

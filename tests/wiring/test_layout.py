@@ -69,8 +69,12 @@ def test_no_file_of_ours_has_an_equals_sign_in_its_name_or_a_machine_s_path_in_i
 
 def test_commands_in_the_readme_name_options_that_exist():
     from runs import configured
-    from sce.commands import DatasetConfig, HeadsetConfig, ScoreConfig, TrainConfig, WriteConfig
+    from sce.analysis.__main__ import parser
+    from sce.commands import DatasetConfig, HeadsetConfig, ScoreConfig, TrainConfig
+    from sce.config import CONF
     from sce.intervene_options import InterveneConfig
+    from sce.study_options import StudyConfig
+    from sce.write_options import WriteConfig
 
     schemas = {
         "intervene": InterveneConfig,
@@ -79,10 +83,16 @@ def test_commands_in_the_readme_name_options_that_exist():
         "headset": HeadsetConfig,
         "write": WriteConfig,
         "dataset": DatasetConfig,
+        "study": StudyConfig,
     }
     text = README.replace("\\\n", " ").replace("$seed", "0").replace("$cell", "real")
     commands = re.findall(r"^ *python -m sce\.(\w+)(.*)$", text, re.MULTILINE)
     assert len(commands) >= 8
     for command, rest in commands:
-        overrides = shlex.split(rest.split("#")[0])
-        configured(command, schemas[command], [o for o in overrides if "=" in o])
+        words = shlex.split(rest.split("#")[0])
+        if command == "analysis":
+            parser().parse_args(words)
+            continue
+        overrides = [word for word in words if "=" in word]
+        conf = CONF / "studies" if command == "study" else CONF
+        configured(command, schemas[command], overrides, conf)
