@@ -287,8 +287,7 @@ def centred_interval(
     """Percentiles of correlations, moved on the z scale until their median is the estimate."""
     if estimate is None or not np.isfinite(estimate):
         return None
-    edge = 1 - 1e-12  # z of 1 is infinite
-    values = vector(draws)
+    edge, values = 1 - 1e-12, vector(draws)  # z of 1 is infinite
     z = np.arctanh(np.clip(values[np.isfinite(values)], -edge, edge))
     low, high = _percentiles(z - np.median(z) + np.arctanh(np.clip(estimate, -edge, edge)), level)
     return min(float(np.tanh(low)), estimate), max(float(np.tanh(high)), estimate)

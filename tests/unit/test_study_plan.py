@@ -169,7 +169,7 @@ def test_a_study_without_a_task_is_refused():
         jobs_of(StudyOptions(), "none")
 
 
-# -- the folder --------------------------------------------------------------------------------------
+# -- the folder ------------------------------------------------------------------------------------
 
 
 def test_a_folder_keeps_its_plan_and_takes_the_same_configuration_again(tmp_path):
@@ -207,7 +207,7 @@ def test_differences_go_into_what_is_nested():
     ]
 
 
-# -- estimates ---------------------------------------------------------------------------------------
+# -- estimates -------------------------------------------------------------------------------------
 
 
 def test_an_estimate_is_taken_from_the_study_s_own_finished_runs(tmp_path):

@@ -1,4 +1,4 @@
-"""A study of a tiny model, from nothing to its report, through Hydra's launchers, killed and not."""
+"""A study of a tiny model, from nothing to its report, by every launcher, killed and not."""
 
 import json
 import os

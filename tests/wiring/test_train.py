@@ -91,8 +91,8 @@ def test_a_row_a_validation_with_every_field_of_the_contract(finished):
         "run study seed step target_tokens task concept context mix num_train train_sha256 "
         "eval_sha256 scorer mode match tau k recall recall_null recall_null_layer recall_base "
         "recall_learned precision jaccard recall_at_k cosine cosine_base cosine_learned spearman "
-        "num_heads num_reference_heads greedy_recall greedy_cosine f1 exact_match answer_nll f1_low "
-        "f1_high num_examples context_tokens seconds time exact_match_low exact_match_high "
+        "num_heads num_reference_heads greedy_recall greedy_cosine f1 exact_match answer_nll "
+        "f1_low f1_high num_examples context_tokens seconds time exact_match_low exact_match_high "
         "greedy_recall_low greedy_recall_high greedy_cosine_low greedy_cosine_high "
         "answer_nll_low answer_nll_high"
     )
