@@ -100,7 +100,7 @@ class Looks:
         inside = (trace.looked_at >= 0) & (trace.looked_at < len(trace.prompt))
         self._rows[example.id] = {
             "schema": LOOKS,
-            "model": self._config.adapter or "untuned",
+            "model": _label(self._config.adapter),
             "task": example.task,
             "id": example.id,
             "tokens": [self._text(token) for token in example.prompt_ids.tolist()],
@@ -126,6 +126,14 @@ class Looks:
                     "scores": [[round(float(s), 6) for s in a] for a in outcome.scores[key]],
                 }
                 stream.write(json.dumps(finite({**self._rows[example.id], **own})) + "\n")
+
+
+def _label(adapter: str | None) -> str:
+    """Of a run's adapter/ the run's name, else the folder's."""
+    if adapter is None:
+        return "untuned"
+    folder = Path(adapter).expanduser().absolute()
+    return folder.parent.name if folder.name == "adapter" else folder.name
 
 
 def write_audit(
