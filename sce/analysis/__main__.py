@@ -1,4 +1,4 @@
-"""python -m sce.analysis RUN... --out DIR: findings, tables and figures of any runs."""
+"""python -m sce.analysis RUN... --out DIR: findings, tables, figures, a page of any runs."""
 
 import argparse
 import os
@@ -16,7 +16,7 @@ Without --reference runs on real data are the reference, each compared with the 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write findings.json, tables/ and figures/, and print what was found; gives the exit code."""
+    """Write findings, tables, figures and the page, print what was found; gives the exit code."""
     options = parser().parse_args(arguments)
     try:
         _run(options)
@@ -49,7 +49,13 @@ def _run(options: argparse.Namespace) -> None:
     found.save(out / "findings.json")
     save_tables(found, out / "tables")
     figures = [] if save_figures is None else save_figures(found, out / "figures")
+    if save_figures is not None:
+        from sce.analysis.page import looks_of, write
+
+        write(found, out / "index.html", looks_of(options.runs))
     sys.stdout.write(summary(found, out, len(figures)))
+    if save_figures is not None:
+        sys.stdout.write(f"report     {out}/index.html\n")
 
 
 def _figures():  # noqa: ANN202 - a function of a package that may not be there
