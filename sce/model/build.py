@@ -65,7 +65,9 @@ def load_model(source: Source, options: ModelOptions, attention: Choice) -> PreT
         extras.fuse(model)
     model.requires_grad_(False)
     wrap_layers(model, options)
-    model.get_output_embeddings().register_forward_pre_hook(_as_rows)
+    lm_head = model.get_output_embeddings()
+    if lm_head is not None:
+        lm_head.register_forward_pre_hook(_as_rows)
     return model
 
 

@@ -85,7 +85,7 @@ def changes(task: Task) -> Chart | None:
         alt.X("count:Q", title="heads a run"),
         alt.Y("setting:N", sort=labels, title=None, axis=alt.Axis(labelLimit=240)),
         alt.Color("what:N", scale=scale, legend=legend, sort=kinds),
-        alt.Order("what:N"),
+        alt.Order("what:O"),
     )
     whole = ruler(float(learned), "x", COLOURS["real"], (6, 3)) if task.reference else []
     y = alt.Y("setting:N", sort=labels)
