@@ -4,8 +4,12 @@ options -> plan -> jobs, stage after stage, through a launcher of Hydra's -> sce
 """
 
 import logging
+import signal
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 
 import hydra
 from filelock import FileLock, Timeout
@@ -16,10 +20,10 @@ from sce.errors import InputError
 from sce.one_line import one_line_errors, run
 from sce.studies.checking import checked
 from sce.studies.estimate import estimate, remaining
-from sce.studies.folder import begin, read_jobs
-from sce.studies.jobs import run_job
+from sce.studies.folder import begin, read_jobs, require_own
+from sce.studies.jobs import is_done, run_job
 from sce.studies.launch import Launcher, launch
-from sce.studies.plan import jobs_of
+from sce.studies.plan import Job, jobs_of
 from sce.studies.tell import ending, failures, plan_text
 from sce.study_options import StudyConfig
 
@@ -44,6 +48,7 @@ def study(config: StudyConfig) -> Path:
     Raises:
         InputError: the user's input is wrong, or jobs failed; what is done stays done.
     """
+    signal.signal(signal.SIGTERM, _leave)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     _log.setLevel(logging.INFO)
     from sce.studies.report import require_report, write_report
@@ -51,21 +56,19 @@ def study(config: StudyConfig) -> Path:
     options = config.study
     folder = Path(config.dir or f"runs/studies/{options.name}").expanduser().absolute()
     jobs = jobs_of(options, config.logger)
+    own = {**asdict(options), "logger": config.logger}
+    require_own(folder, own, jobs)
     tokens = checked(jobs, folder, options.estimate, composed)
     _log.info(plan_text(folder, jobs, estimate(folder, jobs, tokens, options.estimate)))
     if config.dry_run:
         return folder
     require_report()
-    begin(folder, asdict(options), jobs)
-    launcher = Launcher(config.launcher, tuple(config.launcher_options), config.keep_checkpoints)
+    begin(folder, own, jobs)
+    launcher = Launcher(config.launcher, config.launcher_options, config.keep_checkpoints)
     left = remaining(folder, jobs, tokens, options.estimate)
     try:
         with FileLock(folder / "study.lock", timeout=0):
-            for stage in sorted({job.stage for job in jobs}):
-                now = [job for job in jobs if job.stage == stage]
-                launch(folder, now, launcher, left)
-                if stage < jobs[-1].stage and (lines := failures(folder, now)):
-                    raise InputError(f"nothing more can be run: {'; '.join(lines)}")
+            _run_stages(folder, jobs, launcher, left)
             index = write_report(folder, options.name, config.logger)
     except Timeout:
         raise InputError(f"{folder} is being worked on by another sce.study; wait for it") from None
@@ -78,13 +81,32 @@ def study(config: StudyConfig) -> Path:
     return folder
 
 
+def _run_stages(
+    folder: Path, jobs: Sequence[Job], launcher: Launcher, left: Callable[[], str]
+) -> None:
+    """Stage after stage; a task whose reference could not be made is left out of what follows."""
+    broken: set[str] = set()
+    for stage in sorted({job.stage for job in jobs}):
+        now = [job for job in jobs if job.stage == stage and job.task not in broken]
+        launch(folder, now, launcher, left)
+        if stage < jobs[-1].stage:
+            broken |= {job.task for job in now if not is_done(folder, job)}
+
+
 def _run_one(config: StudyConfig, name: str) -> None:
     """What a launcher's process does; the study reads from the job's files how it went."""
+    signal.signal(signal.SIGTERM, _leave)
     folder = Path(str(config.dir)).expanduser().absolute()
     found = [job for job in read_jobs(folder) if job.name == name]
     if not found:
         raise InputError(f"job={name}: the study in {folder} has no such job")
     run_job(folder, found[0], keep_checkpoints=config.keep_checkpoints)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End in order, so that what was started is stopped too."""
+    del frame
+    sys.exit(128 + number)
 
 
 def cli() -> None:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 from sce.options import require, require_in
 
@@ -77,6 +78,7 @@ class StudyOptions:
     def __post_init__(self) -> None:
         require(bool(self.seeds), "study.seeds is empty; one is needed, two or more are better")
         require(bool(self.reference_seeds), "study.reference_seeds is empty; two or more are due")
+        _require_name("study.name", self.name)
         for name in ("seeds", "reference_seeds"):
             seeds = getattr(self, name)
             require(len(set(seeds)) == len(seeds), f"study.{name}={seeds}: a seed is there twice")
@@ -88,10 +90,15 @@ class StudyOptions:
         )
         for task, of_task in self.tasks.items():
             for setting in (task, *of_task.settings):
-                require(
-                    re.fullmatch(r"[A-Za-z0-9_.]+(-[A-Za-z0-9_.]+)*", setting) is not None,
-                    f"study.tasks: {setting!r} names a folder; letters, digits, - _ and . alone",
-                )
+                _require_name("study.tasks", setting)
+
+
+def _require_name(where: str, name: str) -> None:
+    """Of a folder and of a job: nothing that Hydra or a shell would read as more than a name."""
+    require(
+        re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) is not None,
+        f"{where}: {name!r} names a folder; letters, digits, - _ and . alone",
+    )
 
 
 @dataclass
@@ -106,8 +113,8 @@ class StudyConfig:
     launcher: str = "basic"
     """Hydra's launcher of the runs: basic (one after another), joblib (several at once on this
     machine), submitit_local, submitit_slurm. One device a run."""
-    launcher_options: list[str] = field(default_factory=list)
-    """Its options, as overrides: hydra.launcher.n_jobs=2."""
+    launcher_options: dict[str, Any] = field(default_factory=dict)
+    """Its own options, those under hydra.launcher: {n_jobs: 2}."""
     keep_checkpoints: bool = False
     """Keep what a finished run could be resumed from; its adapter is kept in any case."""
     logger: str = "wandb"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sce.commands import HeadsetConfig, ScoreConfig, TrainConfig
+from sce.commands import HeadsetConfig, RunConfig, ScoreConfig, TrainConfig
 from sce.errors import InputError
 from sce.intervene_options import InterveneConfig
 from sce.studies.estimate import tokens_read
@@ -36,8 +36,7 @@ def checked(
     Raises:
         InputError: names the job and what is wrong with its options.
     """
-    of_task: dict[str, TrainConfig] = {}
-    tokens = {}
+    tokens = dict.fromkeys((job.name for job in jobs), 0.0)
     for job in jobs:
         for command in job.commands:
             try:
@@ -45,11 +44,14 @@ def checked(
                 config = compose(program, filled, _SCHEMAS[program])
             except InputError as error:
                 raise InputError(f"{job.name}: {error}") from None
+            if isinstance(config, RunConfig) and config.data.task != job.task:
+                raise InputError(
+                    f"{job.name}: data={config.data.task}; a study's task is named for its data: "
+                    f"study.tasks.{config.data.task}"
+                )
             if isinstance(config, TrainConfig):
                 _require_one_device(job, config)
-                of_task[job.task] = config
-    for job in jobs:
-        tokens[job.name] = tokens_read(job, of_task[job.task], options)
+            tokens[job.name] += tokens_read(config, options)
     return tokens
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sce.commands import TrainConfig
+from sce.commands import RunConfig, TrainConfig
+from sce.intervene_options import InterveneConfig
 from sce.studies.jobs import is_done, state_of
 from sce.studies.plan import Job
 from sce.study_options import EstimateOptions
@@ -29,29 +30,27 @@ class Estimate:
     """Finished runs that it is taken from; 0: from study.estimate."""
 
 
-def tokens_read(job: Job, config: TrainConfig, options: EstimateOptions) -> float:
-    """Tokens that a job reads, about.
+def tokens_read(config: object, options: EstimateOptions) -> float:
+    """Tokens that a command reads, about.
 
     Args:
-        job: of a study.
-        config: of its task's training runs.
+        config: of the command.
         options: of the study.
     """
-    data, trainer = config.data, config.trainer
-    documents = data.num_documents or 1
-    length = data.context_tokens or documents * options.tokens_a_document
+    if not isinstance(config, RunConfig):
+        return 0.0
+    data = config.data
+    length = data.context_tokens or (data.num_documents or 1) * options.tokens_a_document
     num_val, num_reference = data.num_val or 100, data.num_reference or 100
-    total = 0.0
-    for command in job.commands:
-        if command.program == "train":
-            # Step 0 is read from the first run's.
-            validations = max(1, -(-trainer.max_steps // config.val_every))
-            examples = config.batch.train * trainer.accumulate_grad_batches * trainer.max_steps
-            total += length * (validations * (num_val + num_reference) + 3 * examples)
-        elif command.program == "intervene":
-            kind = "patch" if job.folder else job.kind
-            total += length * num_val * _PASSES.get(kind, 0)
-    return total
+    if isinstance(config, TrainConfig):
+        trainer = config.trainer
+        # Step 0 is read from the first run's.
+        validations = max(1, -(-trainer.max_steps // config.val_every))
+        examples = config.batch.train * trainer.accumulate_grad_batches * trainer.max_steps
+        return length * (validations * (num_val + num_reference) + 3 * examples)
+    if isinstance(config, InterveneConfig):
+        return length * num_val * _PASSES[config.method]
+    return length * num_reference
 
 
 def estimate(

@@ -23,8 +23,8 @@ SCHEMA = "sce.study/1"
 FILE = "study.json"
 
 
-def begin(folder: Path, options: Mapping[str, Any], jobs: Sequence[Job]) -> None:
-    """Write study.json, or see that the one that is there says the same.
+def require_own(folder: Path, options: Mapping[str, Any], jobs: Sequence[Job]) -> bool:
+    """Whether a folder holds this very study; False: there is none in it yet.
 
     Args:
         folder: of the study, there or not.
@@ -32,39 +32,65 @@ def begin(folder: Path, options: Mapping[str, Any], jobs: Sequence[Job]) -> None
         jobs: all of its jobs.
 
     Raises:
-        InputError: the folder was made by another configuration, or holds something else.
+        InputError: the folder was made by another configuration, holds something else, or has a
+            name that Hydra would not take as one.
     """
-    content = {
-        "schema": SCHEMA,
-        "name": options["name"],
-        "options": options,
-        "jobs": [job.to_json() for job in jobs],
-    }
-    content = json.loads(json.dumps(content))
+    odd = sorted(set(str(folder)) & set(",=[]{}()'\"#~;"))
+    if odd:
+        raise InputError(f"dir={folder}: {' '.join(odd)} in a path is read as more; name another")
     if (folder / FILE).is_file():
-        theirs = _content(folder)
+        theirs, own = _content(folder), _made(options, jobs)
         # What a run takes is an estimate; it changes no run.
-        names = {n: v for n, v in theirs["options"].items() if n != "estimate"}
-        own = {n: v for n, v in content["options"].items() if n != "estimate"}
-        if lines := differences(names, own):
+        before, now = ({**c["options"], "estimate": None} for c in (theirs, own))
+        if lines := differences(before, now):
             more = f" and {len(lines) - 4} more" if len(lines) > 4 else ""
             raise InputError(
                 f"{folder} holds a study of another configuration: {'; '.join(lines[:4])}{more}; "
                 "give it as it was, or name another folder by dir="
             )
-        if theirs["jobs"] != content["jobs"]:
+        if theirs["jobs"] != own["jobs"]:
             raise InputError(
                 f"{folder} holds a study whose jobs another version of sce planned; go on with "
                 "that version, or name another folder by dir="
             )
-        return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        return True
+    if folder.exists() and (not folder.is_dir() or _precious(folder)):
         raise InputError(f"dir={folder} is not empty and holds no study; name another folder")
+    return False
+
+
+def begin(folder: Path, options: Mapping[str, Any], jobs: Sequence[Job]) -> None:
+    """Write study.json, unless the one that is there says the same.
+
+    Raises:
+        InputError: as `require_own`, or nothing can be written there.
+    """
+    if require_own(folder, options, jobs):
+        return
     try:
         (folder / "jobs").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"dir={folder}: {error.strerror}; name another folder") from None
-    write_json(folder / FILE, content)
+    write_json(folder / FILE, {**_made(options, jobs), "started_in": str(Path.cwd())})
+
+
+def _made(options: Mapping[str, Any], jobs: Sequence[Job]) -> dict[str, Any]:
+    head = {"schema": SCHEMA, "name": options["name"], "options": options}
+    return json.loads(json.dumps({**head, "jobs": [job.to_json() for job in jobs]}))
+
+
+def _precious(folder: Path) -> bool:
+    """Whether there is more than what a study leaves that was killed as it began."""
+    return any(
+        not (each.suffix == ".tmp" or (each.name == "jobs" and not any(each.iterdir())))
+        for each in folder.iterdir()
+    )
+
+
+def started_in(folder: Path) -> Path | None:
+    """The working directory that a study's relative paths are meant from; None: this one."""
+    known = _content(folder).get("started_in")
+    return Path(known) if known and Path(known).is_dir() else None
 
 
 def read_jobs(folder: Path) -> list[Job]:

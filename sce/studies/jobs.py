@@ -1,10 +1,13 @@
 """One job of a study: its commands run in processes of their own, once, whoever asks.
 
 A job is done when jobs/<name>.json says so; that file is written last and whole. A job that was
-killed goes on where it can: training from its checkpoint, anything else from its beginning.
+killed goes on where it can: training from its checkpoint, anything else from its beginning. The
+command that runs holds the job's lock too, so that one whose starter was killed is waited for.
 """
 
+import fcntl
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -12,12 +15,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from sce.errors import InputError
 from sce.records import write_json
 from sce.score_files import parse_json, read_text
+from sce.studies.folder import started_in
 from sce.studies.plan import Command, Job
+
+_STOPPED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+"""What ends a run without its having failed."""
+_PATIENCE_S = 60.0
+"""For a run that was told to stop to write its checkpoint."""
 
 
 def state_file(folder: Path, job: Job) -> Path:
@@ -42,55 +49,57 @@ def is_done(folder: Path, job: Job) -> bool:
     return state is not None and state["exit_code"] == 0
 
 
-def run_job(folder: Path, job: Job, *, keep_checkpoints: bool) -> int:
-    """Run a job unless it is done; returns its exit code.
+def run_job(folder: Path, job: Job, *, keep_checkpoints: bool) -> None:
+    """Run a job unless it is done; where another process is at it, wait for that first.
 
     Args:
         folder: of the study, absolute.
         job: one of its jobs.
         keep_checkpoints: keep what a finished run could be resumed from.
-
-    Raises:
-        InputError: another process is at it.
     """
-    log = folder / "jobs" / f"{job.name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(log.with_suffix(".lock"), timeout=0):
-            if is_done(folder, job):
-                return 0
-            before = state_of(folder, job) or {}
+    jobs = folder / "jobs"
+    jobs.mkdir(parents=True, exist_ok=True)
+    with (jobs / f"{job.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not is_done(folder, job):
             started = time.perf_counter()
-            code, error = _run(folder, job, log)
-            seconds = float(before.get("seconds", 0)) + time.perf_counter() - started
-            if code == 0 and job.folder and not keep_checkpoints:
+            code, error = _run(folder, job, lock.fileno())
+            if code in [128 + number for number in _STOPPED] + [-number for number in _STOPPED]:
+                return
+            seconds = round(time.perf_counter() - started, 1)
+            write_json(
+                state_file(folder, job), {"exit_code": code, "seconds": seconds, "error": error}
+            )
+        if is_done(folder, job):  # again, if the last time was cut off right here
+            for command in job.commands:
+                _mark(folder, job, command).unlink(missing_ok=True)
+            if job.folder and not keep_checkpoints:
                 shutil.rmtree(folder / job.folder / "checkpoints", ignore_errors=True)
-            state = {"exit_code": code, "seconds": round(seconds, 1), "error": error}
-            write_json(state_file(folder, job), state)
-            return code
-    except Timeout:
-        raise InputError(f"{job.name} is being run by another process; wait for it") from None
 
 
-def _run(folder: Path, job: Job, log: Path) -> tuple[int, str | None]:
+def _mark(folder: Path, job: Job, command: Command) -> Path:
+    """Stands while a job's later commands are still to come."""
+    return folder / "jobs" / f"{job.name}.{command.program}.done"
+
+
+def _run(folder: Path, job: Job, lock: int) -> tuple[int, str | None]:
     """Exit code of the first command that fails and the line it ended with; 0 and None."""
+    log = folder / "jobs" / f"{job.name}.log"
     for command in job.commands:
-        done = folder / "jobs" / f"{job.name}.{command.program}.done"
-        if done.exists():
+        if _mark(folder, job, command).exists():
             continue
         try:
-            code = _execute(folder, command.at(folder), log)
+            code = _execute(folder, command.at(folder), log, lock)
         except InputError as error:
             return 2, str(error)
         if code:
-            return code, _last_line(log)
-        done.touch()
-    for command in job.commands:
-        (folder / "jobs" / f"{job.name}.{command.program}.done").unlink(missing_ok=True)
+            killed = f"killed by {signal.Signals(-code).name}" if code < 0 else _last_line(log)
+            return code, killed
+        _mark(folder, job, command).touch()
     return 0, None
 
 
-def _execute(folder: Path, command: Command, log: Path) -> int:
+def _execute(folder: Path, command: Command, log: Path, lock: int) -> int:
     out, more = folder / command.out, []
     if command.program == "train" and (out / "config.yaml").is_file():
         more = ["resume=true"]
@@ -103,11 +112,33 @@ def _execute(folder: Path, command: Command, log: Path) -> int:
     with log.open("a", encoding="utf-8") as stream:
         stream.write(f"$ {line.line()}\n")
         stream.flush()
-        started = [sys.executable, "-m", f"sce.{line.program}", *line.overrides]
         # In this process group, so that what stops the study stops the run.
-        return subprocess.run(started, stdout=stream, stderr=subprocess.STDOUT).returncode
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"sce.{line.program}", *line.overrides],
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            cwd=started_in(folder),
+            pass_fds=(lock,),
+        )
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # which the run has got as well, and a second ends it at once
+            _wait(process)
+            raise
+        except BaseException:
+            process.terminate()
+            _wait(process)
+            raise
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _last_line(log: Path) -> str:
-    lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return lines[-1] if lines else "it printed nothing"
+    lines = [line for line in log.read_text("utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1]

@@ -8,8 +8,8 @@ import logging
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,8 @@ class Launcher:
 
     name: str
     """basic, joblib, submitit_local or submitit_slurm."""
-    options: tuple[str, ...] = ()
-    """Overrides under hydra.launcher."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Its own, by name."""
     keep_checkpoints: bool = False
 
     def command(self, folder: Path, jobs: Sequence[Job]) -> list[str]:
@@ -36,7 +36,8 @@ class Launcher:
         names = ",".join(job.name for job in jobs)
         sweep = folder / "launch"
         own = [f"dir={folder}", f"job={names}", f"keep_checkpoints={self.keep_checkpoints}"]
-        hydra = [f"hydra/launcher={self.name}", f"hydra.sweep.dir={sweep}", *self.options]
+        hydra = [f"hydra/launcher={self.name}", f"hydra.sweep.dir={sweep}"]
+        hydra += [f"hydra.launcher.{name}={value}" for name, value in self.options.items()]
         return [sys.executable, "-m", "sce.study", "--multirun", *own, *hydra]
 
 
@@ -71,6 +72,9 @@ def launch(
                 if ended:
                     break
                 time.sleep(_POLL_S)
+        except KeyboardInterrupt:  # which the launcher and its runs have got as well
+            process.wait()
+            raise
         except BaseException:
             process.terminate()
             process.wait()
@@ -102,5 +106,5 @@ def failure(state: Any) -> str:
 
 
 def _last_line(log: Path) -> str:
-    lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for line in log.read_text("utf-8", errors="replace").splitlines() if line.strip()]
     return lines[-1] if lines else "none"

@@ -119,6 +119,12 @@ class _Task:
         return [*self.study.every, *data, *([f"data.train.path={path}"] if path else []), *own]
 
     @property
+    def _scoring(self) -> list[str]:
+        """What the runs say of scores, for whoever reads heads besides."""
+        own = [*self.study.train, *self._options.train]
+        return [o for o in own if o.startswith(("scorer=", "scorer.", "mode=", "match="))]
+
+    @property
     def _settings(self) -> dict[str, list[str]]:
         return {REAL: list(_REAL_CELL), **self._options.settings}
 
@@ -200,7 +206,7 @@ class _Task:
             jobs.append(Job(f"{self.task}-baselines", 2, self.task, "baselines", (command,)))
         if options.looks is not None:
             file = f"looks/{self.task}.jsonl"
-            shared = [*self._every, *options.looks, adapter]
+            shared = [*self._every, *self._scoring, *options.looks, adapter]
             out = [f"out={DIR}/looks/{self.task}.json", f"looks={DIR}/{file}"]
             command = Command("score", (*shared, *out), f"looks/{self.task}.json")
             jobs.append(Job(f"{self.task}-looks", 2, self.task, "looks", (command,)))
@@ -224,7 +230,7 @@ class _Task:
         return self._intervene(f"patch/{self.task}-{setting}-seed{seed}", more)
 
     def _intervene(self, out: str, more: Sequence[str]) -> Command:
-        shared = [*self._every, *self.study.interventions.every]
+        shared = [*self._every, *self._scoring, *self.study.interventions.every]
         rest = (f"study={self.study.name}", f"logger={self.logger}", f"out={DIR}/{out}")
         return Command("intervene", (*shared, *more, *rest), out)
 

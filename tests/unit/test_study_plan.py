@@ -9,7 +9,7 @@ from sce.config import composed
 from sce.errors import InputError
 from sce.studies.checking import checked
 from sce.studies.estimate import duration, estimate
-from sce.studies.folder import begin, differences, read_jobs
+from sce.studies.folder import begin, differences, read_jobs, started_in
 from sce.studies.plan import DIR, Command, Job, jobs_of, kind_of
 from sce.studies.tell import plan_text
 from sce.study_options import EstimateOptions, InterventionStudy, StudyOptions, TaskStudy
@@ -87,6 +87,12 @@ def test_the_reference_is_made_with_the_runs_own_threshold_and_k():
     assert {"k=3", "tau=0.2"} <= set(job.commands[0].overrides)
 
 
+def test_what_reads_heads_beside_the_runs_reads_them_alike():
+    jobs = named(jobs_of(study(train=["scorer=ov_write", "scorer.tau=0.2"]), "none"))
+    for command in (jobs["mdqa-looks"].commands[0], jobs["mdqa-symbolic-seed0"].commands[1]):
+        assert {"scorer=ov_write", "scorer.tau=0.2"} <= set(command.overrides)
+
+
 def test_what_is_null_is_left_out():
     left_out = InterventionStudy(baselines=None, knockout=None, patch=None, looks=None)
     jobs = jobs_of(study(interventions=left_out), "none")
@@ -139,9 +145,13 @@ def test_every_command_of_a_plan_is_one_that_its_program_takes():
     [
         ({"train": ["trainer.max_stepz=3"]}, "mdqa-reference-seed100: .*max_stepz"),
         ({"train": ["trainer.devices=2"]}, "one device a run"),
-        ({"every": ["data.num_val=0"]}, "num_val must be >= 1"),
+        ({"every": ["data.num_reference=0"]}, "num_reference must be >= 1"),
         ({"interventions": InterventionStudy(knockout=["heads.k=[0]"])}, "mdqa-knockout: heads.k"),
-        ({"tasks": {"mdqa": TaskStudy(settings={"x": ["data.context=symbolic"]})}}, "no cell"),
+        (
+            {"tasks": {"mdqa": TaskStudy(settings={"x": [SYMBOLIC[0], "data.context=low"]})}},
+            "no cell",
+        ),
+        ({"tasks": {"long": TaskStudy(every=["data=mdqa"])}}, "study.tasks.mdqa"),
     ],
 )
 def test_a_wrong_option_is_named_with_its_job_before_anything_runs(changes, message):
@@ -157,6 +167,8 @@ def test_a_wrong_option_is_named_with_its_job_before_anything_runs(changes, mess
         ({"seeds": [1, 1]}, "there twice"),
         ({"reference_seeds": []}, "study.reference_seeds is empty"),
         ({"tasks": {"mdqa": TaskStudy(settings={"../x": []})}}, "names a folder"),
+        ({"tasks": {"..": TaskStudy()}}, "names a folder"),
+        ({"name": "a b"}, "names a folder"),
     ],
 )
 def test_a_study_that_is_none_is_refused(changes, message):
@@ -199,6 +211,27 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     with pytest.raises(InputError, match="holds no study"):
         begin(tmp_path, asdict(study()), jobs_of(study(), "none"))
     assert [file.name for file in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_a_study_that_was_killed_as_it_began_begins_again(tmp_path):
+    (tmp_path / "s" / "jobs").mkdir(parents=True)
+    (tmp_path / "s" / "tmpabc.tmp").write_text("{")
+    begin(tmp_path / "s", asdict(study()), jobs_of(study(), "none"))
+    assert read_jobs(tmp_path / "s")
+
+
+@pytest.mark.parametrize("name", ["a,b", "a=b", "a[1]", "it's"])
+def test_a_folder_whose_name_hydra_would_take_apart_is_refused(tmp_path, name):
+    with pytest.raises(InputError, match="in a path is read as more"):
+        begin(tmp_path / name, asdict(study()), jobs_of(study(), "none"))
+    assert not (tmp_path / name).exists()
+
+
+def test_commands_run_where_the_study_was_begun(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    begin(tmp_path / "s", asdict(study()), jobs_of(study(), "none"))
+    monkeypatch.chdir("/")
+    assert started_in(tmp_path / "s") == tmp_path
 
 
 def test_differences_go_into_what_is_nested():

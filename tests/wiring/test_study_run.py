@@ -14,6 +14,8 @@ import pytest
 
 from runs import study_options
 from sce.records import HeadScores, read_jsonl
+from sce.studies.folder import read_jobs
+from sce.studies.launch import Launcher
 
 pytestmark = pytest.mark.slow
 RUNS = ("mdqa-reference-seed100", "mdqa-reference-seed101", "mdqa-real-seed0")
@@ -146,7 +148,7 @@ def test_a_job_that_fails_is_named_the_others_go_on_and_it_alone_is_run_again(
 def test_other_launchers_give_the_same_study(launcher, finished, options, tmp_path):
     more = ["study.interventions.patch=null", f"launcher={launcher}"]
     if launcher == "joblib":
-        more.append("launcher_options=[hydra.launcher.n_jobs=2]")
+        more.append("launcher_options={n_jobs: 2}")
     done = run(tmp_path / "s", options, *more)
     assert done.returncode == 0, done.stderr[-2000:]
     for name in (*RUNS, *CELLS):
@@ -155,6 +157,42 @@ def test_other_launchers_give_the_same_study(launcher, finished, options, tmp_pa
             for file in (f / "runs" / name / "records.jsonl" for f in (tmp_path / "s", finished[0]))
         )
         assert own == other
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_run_whose_study_alone_was_killed_is_waited_for_and_not_run_beside_itself(
+    number, options, tmp_path
+):
+    folder, job = tmp_path / "s", RUNS[0]
+    process = subprocess.Popen(
+        command(folder, options),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        while not (folder / "runs" / job / "records.jsonl").is_file():
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(number)
+        process.wait()
+        launched = Launcher("basic").command(
+            folder, [j for j in read_jobs(folder) if j.name == job]
+        )
+        subprocess.run(launched, check=True, capture_output=True)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL) if group_lives(process.pid) else None
+    steps = [row["step"] for row in read_jsonl(folder / "runs" / job / "records.jsonl")]
+    assert steps == [0, 2, 4]
+    assert json.loads((folder / "jobs" / f"{job}.json").read_text())["exit_code"] == 0
+
+
+def group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_killed_at_ten_random_times_the_report_is_that_of_a_study_nobody_disturbed(
