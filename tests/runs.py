@@ -46,9 +46,10 @@ name: tiny
 seeds: [0]
 reference_seeds: [100, 101]
 every: [{every}]
-train: [trainer.max_steps=4, val_every=2, optimizer.lr=0.05, scorer.k=3, scorer.tau=0.01]
+train: [trainer.max_steps=4, val_every=2, optimizer.lr=0.05, scorer.k=3, scorer.tau=0.001]
 tasks:
   mdqa:
+    every: [data.num_reference=40]  # with fewer no head of so small a model scores
     settings:
       high-high: [data.concept=high, data.context=high]
       symbolic: [data.concept=symbolic, data.context=symbolic]
@@ -57,7 +58,7 @@ interventions:
   baselines: []
   looks: [data.num_reference=1]
   knockout: ["heads.k=[1,2]", num_controls=1, closed_book=null]
-  patch: [num_controls=1]
+  patch: ["sets=[all]"]
 """
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def state_file(folder: Path, job: Job) -> Path:
 
 
 def state_of(folder: Path, job: Job) -> Mapping[str, Any] | None:
-    """How a job ended: `exit_code`, `seconds`, and of a failure `error`; None: it has not."""
+    """How a job ended: `exit_code`, `seconds`, `error`, `left_out`; None: it has not."""
     file = state_file(folder, job)
     if not file.is_file():
         return None
@@ -63,13 +64,12 @@ def run_job(folder: Path, job: Job, *, keep_checkpoints: bool) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not is_done(folder, job):
             started = time.perf_counter()
-            code, error = _run(folder, job, lock.fileno())
+            code, error, left_out = _run(folder, job, lock.fileno())
             if code in [128 + number for number in _STOPPED] + [-number for number in _STOPPED]:
                 return
             seconds = round(time.perf_counter() - started, 1)
-            write_json(
-                state_file(folder, job), {"exit_code": code, "seconds": seconds, "error": error}
-            )
+            state = {"exit_code": code, "seconds": seconds, "error": error, "left_out": left_out}
+            write_json(state_file(folder, job), state)
         if is_done(folder, job):  # again, if the last time was cut off right here
             for command in job.commands:
                 _mark(folder, job, command).unlink(missing_ok=True)
@@ -82,8 +82,9 @@ def _mark(folder: Path, job: Job, command: Command) -> Path:
     return folder / "jobs" / f"{job.name}.{command.program}.done"
 
 
-def _run(folder: Path, job: Job, lock: int) -> tuple[int, str | None]:
-    """Exit code of the first command that fails and the line it ended with; 0 and None."""
+def _run(folder: Path, job: Job, lock: int) -> tuple[int, str | None, list[str]]:
+    """Exit code and last line of the first command that fails, 0 and None; what was refused."""
+    left_out: list[str] = []
     log = folder / "jobs" / f"{job.name}.log"
     for command in job.commands:
         if _mark(folder, job, command).exists():
@@ -91,12 +92,14 @@ def _run(folder: Path, job: Job, lock: int) -> tuple[int, str | None]:
         try:
             code = _execute(folder, command.at(folder), log, lock)
         except InputError as error:
-            return 2, str(error)
-        if code:
+            return 2, str(error), left_out
+        if code == 2 and command.optional:
+            left_out.append(_last_line(log))
+        elif code:
             killed = f"killed by {signal.Signals(-code).name}" if code < 0 else _last_line(log)
-            return code, killed
+            return code, killed, left_out
         _mark(folder, job, command).touch()
-    return 0, None
+    return 0, None, left_out
 
 
 def _execute(folder: Path, command: Command, log: Path, lock: int) -> int:
@@ -108,7 +111,7 @@ def _execute(folder: Path, command: Command, log: Path, lock: int) -> int:
     else:
         for left in (out, out.with_suffix(".npz"), out.with_suffix(".jsonl")):
             left.unlink(missing_ok=True)
-    line = Command(command.program, (*command.overrides, *more), command.out)
+    line = replace(command, overrides=(*command.overrides, *more))
     with log.open("a", encoding="utf-8") as stream:
         stream.write(f"$ {line.line()}\n")
         stream.flush()

@@ -95,6 +95,8 @@ def _tell(folder: Path, waiting: Sequence[Job], remaining: Callable[[], str]) ->
             left.append(job)
         elif state["exit_code"] == 0:
             _log.info("done    %-44s %5.0f s   %s", job.name, state["seconds"], remaining())
+            for line in state.get("left_out") or ():
+                _log.info("        without: %s", line)
         else:
             _log.info("failed  %-44s %s", job.name, failure(state))
     return left

@@ -10,7 +10,7 @@ Jobs of one stage do not depend on each other. Each job is a few commands that a
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ class Command:
     overrides: tuple[str, ...]
     out: str
     """Relative to the study's folder."""
+    optional: bool = False
+    """What the data may not allow: its refusal is noted, and the job is done without it."""
 
     def at(self, folder: Path) -> "Command":
         """The command for a study in `folder`, once the runs that it needs are there.
@@ -43,7 +45,7 @@ class Command:
             InputError: one of those has left no scores.
         """
         overrides = [_at(override, folder) for override in self.overrides]
-        return Command(self.program, tuple(overrides), self.out)
+        return replace(self, overrides=tuple(overrides))
 
     def line(self) -> str:
         """To be pasted into a shell."""
@@ -227,7 +229,8 @@ class _Task:
             f"target_scores={DIR}/{folder}/heads/{LAST}",
             *patch,
         ]
-        return self._intervene(f"patch/{self.task}-{setting}-seed{seed}", more)
+        command = self._intervene(f"patch/{self.task}-{setting}-seed{seed}", more)
+        return replace(command, optional=True)  # no head may lie in both sets
 
     def _intervene(self, out: str, more: Sequence[str]) -> Command:
         shared = [*self._every, *self._scoring, *self.study.interventions.every]

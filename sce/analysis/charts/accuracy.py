@@ -198,7 +198,8 @@ def _scatter(group: Group, task: Task, measure: str) -> Chart | None:
     ]
     null, real = task.nulls.get(measure), task.ceiling.get("f1")
     tops = [row["y_high"] for row in rows] + [row["y"] for row in seeds]
-    top = max([*tops, *(v for v in ((real.high, real.value) if real else ()) if v is not None)])
+    tops += [v for v in ((real.high, real.value) if real else ()) if v is not None]
+    top = max(tops) or 1.0
     every = [row["x_low"] for row in rows] + [row["x"] for row in seeds]
     low = min(every if null is None or null.value is None else [*every, null.value])
     across = (0.0 if 0 <= low < 0.35 else low - 0.02 * (1 - low), 1.0)

@@ -26,7 +26,7 @@ def placed(
         ends: of the two scales.
     """
     (width, height), ((left, right), (low, high)) = size, ends
-    scale_x, scale_y = width / (right - left), height / (high - low)
+    scale_x, scale_y = width / (right - left or 1.0), height / (high - low or 1.0)
     spots = [((row["x"] - left) * scale_x, (high - row["y"]) * scale_y) for row in rows]
     taken = [(x - _POINT, y - _POINT, x + _POINT, y + _POINT) for x, y in spots]
     found = []
