@@ -64,7 +64,7 @@ def study(config: StudyConfig) -> Path:
         return folder
     require_report()
     begin(folder, own, jobs)
-    launcher = Launcher(config.launcher, config.launcher_options, config.keep_checkpoints)
+    launcher = Launcher(config.launcher, config.launcher_options or {}, config.keep_checkpoints)
     left = remaining(folder, jobs, tokens, options.estimate)
     try:
         with FileLock(folder / "study.lock", timeout=0):

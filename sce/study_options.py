@@ -113,7 +113,7 @@ class StudyConfig:
     launcher: str = "basic"
     """Hydra's launcher of the runs: basic (one after another), joblib (several at once on this
     machine), submitit_local, submitit_slurm. One device a run."""
-    launcher_options: dict[str, Any] = field(default_factory=dict)
+    launcher_options: Any = None
     """Its own options, those under hydra.launcher: {n_jobs: 2}."""
     keep_checkpoints: bool = False
     """Keep what a finished run could be resumed from; its adapter is kept in any case."""
@@ -125,5 +125,9 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         require_in("launcher", self.launcher, LAUNCHERS)
+        require(
+            self.launcher_options is None or isinstance(self.launcher_options, dict),
+            "launcher_options must be names and values, as in {n_jobs: 2}",
+        )
         require_in("logger", self.logger, ("wandb", "csv", "none"))
         require(self.job is None or self.dir is not None, "job=NAME needs dir=FOLDER")
