@@ -19,11 +19,11 @@ from conftest import ROOT
 from fake_llm import FILLER, FakeLLM, asked, completion, good_text
 from runs import configured
 from sce import passages
-from sce.commands import WriteConfig
 from sce.data.example import Example
 from sce.errors import InputError
 from sce.passages import Fact, Names, Passage, fact_of, passage
 from sce.write import table, write
+from sce.write_options import WriteConfig
 from sce.writing import FAILURES_IN_A_ROW, opened_cache
 
 KEY = "sk-a-secret-that-nobody-may-see"
