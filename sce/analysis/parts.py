@@ -204,7 +204,7 @@ class Baseline:
     """Accuracy of the untuned or the real-tuned model under a view of the documents."""
 
     model: str
-    """untuned or real."""
+    """untuned or tuned, as sce.intervene says it."""
     view: str
     """full, no_documents, gold_only or no_evidence."""
     f1: Estimate

@@ -138,5 +138,5 @@ def points(result: Mapping[str, Any]) -> dict[int, dict[str, float]]:
     for row in result["rows"]:
         names = [f"{n}{end}" for n in ("f1", "exact_match") for end in ("", "_low", "_high")]
         stem = f"baselines/{row['model']}/{row['view']}"
-        found |= {f"{stem}/{n}": row[n] for n in ("n", *names) if row[n] is not None}
+        found |= {f"{stem}/{n}": float(row[n]) for n in ("n", *names) if row[n] is not None}
     return {0: found}

@@ -2,11 +2,14 @@
 
 import csv
 import json
+from collections import namedtuple
 
 import numpy as np
 import pytest
 
 from runs import configured, run_score, run_train
+from sce.analysis.charts.interventions import baselines as chart_of
+from sce.analysis.interventions import baselines as baselines_in
 from sce.data.encode import Encoder
 from sce.data.example import Document, Example, Span
 from sce.errors import InputError
@@ -34,6 +37,8 @@ EXAMPLE = Example(
     answers=("121 metres",),
     evidence=(Span("b", 23, len(TEXT)),),
 )
+
+Drawn = namedtuple("Drawn", ("task", "baselines"))
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +108,10 @@ def test_a_row_a_model_and_view_with_n_and_intervals(peaky_folder, run):
         assert row["answer_nll_low"] <= row["answer_nll"] <= row["answer_nll_high"]
     with (out / "table.csv").open(newline="") as stream:
         assert len(list(csv.DictReader(stream))) == 8
+    # What is written is what sce.analysis draws, every model in a colour of its own.
+    drawn = Drawn("mdqa", baselines_in(out / "results.json", []))
+    colours = chart_of(drawn).to_dict()["layer"][0]["encoding"]["color"]["scale"]["domain"]
+    assert colours == list(dict.fromkeys(model for model, _ in named))
 
 
 def test_all_documents_give_what_the_run_s_own_validation_gave(peaky_folder, run):

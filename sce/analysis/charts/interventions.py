@@ -77,9 +77,9 @@ def baselines(task: Task) -> Chart | None:
     base = alt.Chart(data(rows))
     order = [name for name in VIEWS.values() if name in {row["view"] for row in rows}]
     y = alt.Y("view:N", sort=order, title=None, axis=alt.Axis(labelLimit=200))
-    scale = alt.Scale(domain=["untuned", "real"], range=["#777777", CEILING])
+    scale = alt.Scale(domain=["untuned", "tuned"], range=["#777777", CEILING])
     colour = alt.Color("model:N", scale=scale, legend=alt.Legend(title="model", orient="bottom"))
-    offset = alt.YOffset("model:N", sort=["untuned", "real"])
+    offset = alt.YOffset("model:N", sort=["untuned", "tuned"])
     x = alt.X("f1:Q", title="F1", scale=alt.Scale(domainMin=0))
     bars = base.mark_rule(size=2).encode(alt.X("f1_low:Q"), alt.X2("f1_high:Q"), y, offset, colour)
     dots = base.mark_point(filled=True, size=80, opacity=1).encode(x, y, offset, colour)
