@@ -8,9 +8,13 @@ from hydra.utils import instantiate
 
 from runs import configured
 from sce.config import CONF, HeadsetConfig, ScoreConfig, TrainConfig, WriteConfig
+from sce.study_options import StudyConfig
 
 FILES = sorted(CONF.rglob("*.yaml"))
-GROUPS = [f for f in FILES if f.parent != CONF and "hydra" not in f.parts]
+STUDIES = CONF / "studies"
+GROUPS = [
+    f for f in FILES if f.parent != CONF and "hydra" not in f.parts and STUDIES not in f.parents
+]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(CONF)))
@@ -25,6 +29,12 @@ def test_every_option_composes_and_is_typed(file: Path):
     config = configured("train", TrainConfig, [f"{file.parent.name}={file.stem}"])
     for callback in config.callbacks.values():
         instantiate(callback)
+
+
+@pytest.mark.parametrize("file", sorted((STUDIES / "study").glob("*.yaml")), ids=lambda f: f.stem)
+def test_every_study_composes_and_is_typed(file: Path):
+    config = configured("study", StudyConfig, [f"study={file.stem}"], STUDIES)
+    assert config.study.name == file.stem
 
 
 @pytest.mark.parametrize(
