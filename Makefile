@@ -28,7 +28,7 @@ train: setup
 
 # Side by side, one thread each; then those that load a real model, which take every core.
 test: setup
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not real_model"
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not real_model"
 	$(BIN)/python -m pytest -m real_model
 
 check: setup

@@ -12,6 +12,7 @@ import torch
 from conftest import SHARED_DATA
 from runs import configured
 from sce.config import ScoreConfig
+from sce.heads import wu2024_code
 from sce.records import HeadScores
 from sce.score import score
 
@@ -33,6 +34,12 @@ def folder(tmp_path_factory, real_source):
     made = tmp_path_factory.mktemp("wu2024")
     lines = NEEDLES.read_text(encoding="utf-8").splitlines()
     (made / "needles.jsonl").write_text("\n".join(lines[n] for n in CHOSEN))
+    ungated = [
+        f"data.lengths=[{LENGTHS[1]}]",
+        "data.num_reference=1",
+        f"out={made}/ungated/",
+        f"audit={made}/ungated.jsonl",
+    ]
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     overrides = [
@@ -51,6 +58,9 @@ def folder(tmp_path_factory, real_source):
     ]
     try:
         score(configured("score", ScoreConfig, overrides))
+        with pytest.MonkeyPatch.context() as patch:  # every answer is kept
+            patch.setattr(wu2024_code, "MIN_RECALL", -1)
+            score(configured("score", ScoreConfig, [*overrides, *ungated]))
     finally:
         torch.set_num_threads(threads)
     arguments = [real_source.location, "audit.jsonl", "needles.jsonl", "loop.json"]
@@ -99,11 +109,7 @@ def test_the_needle_is_where_its_text_is_found_again(audit, loop):
 
 @pytest.mark.parametrize("name", SCORERS)
 def test_all_270_heads_agree_with_the_loop(name, folder, loop):
-    """Of three prompts, but for `wu2024_code` of the two short ones only.
-
-    The answer to the one prompt of 2,000 tokens is not kept, so all that is compared of it there is
-    that both sides say so (NaN); `copy` and `copy_needle` compare its numbers.
-    """
+    """Of three prompts; where an answer is not kept, both sides say so (NaN)."""
     ours = HeadScores.load(folder / "scores" / f"{name}-greedy-exact.json")
     theirs = per_example(loop, name)
     assert ours.shape == (30, 9)
@@ -113,6 +119,16 @@ def test_all_270_heads_agree_with_the_loop(name, folder, loop):
     assert ours.scores.max() > 0.05
     with pytest.raises(AssertionError):
         np.testing.assert_allclose(np.roll(ours.per_example, 1, axis=-1), theirs, atol=1e-6, rtol=0)
+
+
+def test_what_the_gate_holds_back_of_2_000_tokens_agrees_too(audit, loop, folder):
+    """`wu2024_code` of the long prompt, whose answer is not kept, with the gate open."""
+    (own,) = (json.loads(line) for line in (folder / "ungated.jsonl").read_text().splitlines())
+    (long,) = (n for n, row in enumerate(audit) if len(row["prompt_ids"]) > 1500)
+    assert own["prompt_ids"] == audit[long]["prompt_ids"]
+    assert loop[long]["wu2024_code"] is None
+    np.testing.assert_allclose(own["scores"], loop[long]["ungated"], atol=1e-6)
+    assert np.count_nonzero(own["scores"])  # few heads: the answer is wrong
 
 
 def test_the_gate_keeps_some_answers_and_the_audit_says_which(audit, loop, folder):

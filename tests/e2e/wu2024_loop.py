@@ -105,6 +105,7 @@ def score(model, tokenizer, row: dict, needles: list[dict]) -> dict:
         "response": response,
         "recall": recall,
         "wu2024_code": scores["code"] if recall > 50 else None,
+        "ungated": scores["code"],
         "copy": scores["copy"],
         "copy_needle": scores["needle"],
     }
