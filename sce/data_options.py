@@ -1,15 +1,13 @@
-"""The typed values of the data: its task, its splits, the cell of the grid, the size of a context.
-
-Which pairs of concept and context are cells of the grid, and why others are not, is said here.
-"""
+"""The typed values of the data: its task, its splits, their cells, the size of a context."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from sce.errors import InputError
-from sce.options import CONCEPTS, CONTEXTS, FORMATS, LIMITS, LOW, TASKS, require, require_in
+from sce.grid import check_cell, natural_context
+from sce.options import FORMATS, LIMITS, TASKS, require, require_in
 
 SPLITS = ("train", "val", "reference")
+SHARES = (0.6, 0.2, 0.2)
 # Prompts of a task's own: how long its answers get.
 MAX_NEW_TOKENS = {"mdqa": 16, "musique": 16, "summhay": 48, "needle": 50}
 
@@ -80,6 +78,9 @@ class DataOptions:
     train: SplitOptions = field(default_factory=SplitOptions)
     val: SplitOptions = field(default_factory=SplitOptions)
     reference: SplitOptions = field(default_factory=SplitOptions)
+    shares: list[float] = field(default_factory=lambda: list(SHARES))
+    """Shares of train, val and reference where one file is dealt to several, relative to one
+    another."""
     num_documents: Any = "auto"
     """Documents in a context at most; None: no limit of this sort. `auto`: None where
     context_tokens is given, else a few (mdqa 3, musique 5, summhay 10)."""
@@ -133,6 +134,7 @@ class DataOptions:
         if self.num_documents == "auto":
             self.num_documents = None if self.context_tokens else _NUM_DOCUMENTS[self.task]
         self._check_numbers()
+        self._check_shares()
         for split in SPLITS:
             for concept, context in self.cells(split):
                 check_cell(f"data.{split}", self.task, concept, context)
@@ -152,6 +154,22 @@ class DataOptions:
         require(self.eval_seed >= 0, f"data.eval_seed must be >= 0, got {self.eval_seed}")
         require(all(n >= 1 for n in self.lengths), f"data.lengths must be >= 1, got {self.lengths}")
         _ = self.depths
+
+    def _check_shares(self) -> None:
+        """Refuse shares that are none, or that nothing is dealt by."""
+        valid = len(self.shares) == len(SPLITS) and all(0 < s < float("inf") for s in self.shares)
+        require(
+            valid,
+            f"data.shares must be three numbers > 0, of train, val and reference, got "
+            f"{list(self.shares)}",
+        )
+        paths = [getattr(self, split).path for split in SPLITS]
+        dealt = any(paths) and not all(paths) and self.task != "needle"
+        require(
+            dealt or tuple(self.shares) == SHARES,
+            "data.shares deals the questions of one file to several splits: name data.train.path, "
+            "and leave data.val.path or data.reference.path",
+        )
 
     def _check_that_all_count(self) -> None:
         """Refuse options that would change nothing, and those that lack another."""
@@ -254,47 +272,3 @@ class DataOptions:
             return None
         total = sum(part.weight for part in self.mix)
         return " + ".join(f"{p.weight / total:.3g} {'/'.join(p.cell)}" for p in self.mix)
-
-
-def natural_context(concept: str) -> str:
-    """The context that a concept has where none is named."""
-    if concept in LOW:
-        return "low"
-    return "real" if concept == "limited" else concept
-
-
-def all_cells(task: str) -> list[tuple[str, str]]:
-    """Every (concept, context) that a task has."""
-    cells = []
-    for concept in CONCEPTS:
-        for context in CONTEXTS:
-            try:
-                check_cell("", task, concept, context)
-            except InputError:
-                continue
-            cells.append((concept, context))
-    return cells
-
-
-def check_cell(where: str, task: str, concept: str, context: str) -> None:
-    """Refuse a (concept, context) pair that is not a cell of the grid, with the reason."""
-    require_in(f"{where}.concept", concept, CONCEPTS)
-    require_in(f"{where}.context", context, CONTEXTS)
-    reason = None
-    if task == "needle" and (concept, context) != ("real", "real"):
-        reason = "data=needle is one sentence in a real text, so concept and context are real"
-    elif concept == "limited" and context != "real":
-        reason = "limited is a subset of the real data, whose context is real"
-    elif concept == "limited" and task != "mdqa":
-        reason = f"limited keeps questions by who, when or where, which data={task} has no rule for"
-    elif (concept == "symbolic") != (context == "symbolic"):
-        reason = (
-            "symbolic is a task of its own, keys among keys; a sentence among keys or a key among "
-            "sentences would give the needle away"
-        )
-    if reason:
-        raise InputError(
-            f"{where}: there is no cell (concept={concept}, context={context}): {reason}; cells "
-            "are {real, high, low, low_template, low_entity} x {real, high, low}, (symbolic, "
-            "symbolic) and (limited, real)"
-        )

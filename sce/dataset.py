@@ -15,8 +15,9 @@ from omegaconf import DictConfig
 
 from sce.commands import DatasetConfig
 from sce.config import CONF, register, typed
-from sce.data_options import SPLITS, all_cells
+from sce.data_options import SPLITS
 from sce.errors import InputError
+from sce.grid import all_cells
 from sce.one_line import one_line_errors, run
 
 if TYPE_CHECKING:

@@ -14,8 +14,6 @@ from sce.data_options import SPLITS, DataOptions
 from sce.errors import InputError
 
 SAMPLE = Path(__file__).parent / "sample"
-# How one source is shared out among the splits that name none of their own.
-_SHARES = {"train": 0.6, "val": 0.2, "reference": 0.2}
 
 
 def real_questions(
@@ -44,7 +42,7 @@ def real_questions(
     if not missing:
         return read, origins
     owner = owners[0]
-    shares = {name: _SHARES[name] for name in (owner, *missing)}
+    shares = {n: s for n, s in zip(SPLITS, options.shares, strict=True) if n in (owner, *missing)}
     dealt = split_by_document(read[owner], shares, options.eval_seed)
     empty = [name for name, examples in dealt.items() if not examples]
     if empty:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from itertools import islice
 
 import numpy as np
@@ -14,11 +15,11 @@ from sce.data.example import Document, Example, Span
 from sce.data.haystacks import haystack
 from sce.data.mdqa import from_nq
 from sce.data.pools import PaddingPool, RealPool, WrittenPool
-from sce.data.questions import SAMPLE
+from sce.data.questions import SAMPLE, real_questions
 from sce.data.sources import read_questions
 from sce.data.splits import check_disjoint, gold_documents, split_by_document
 from sce.data.text import holds_answer, sentence_spans
-from sce.data_options import SPLITS, DataOptions
+from sce.data_options import SPLITS, DataOptions, SplitOptions
 from sce.errors import InputError
 
 
@@ -406,6 +407,32 @@ def test_real_questions_are_split_by_document(nq_file, tokenizer):
             others = [d for d in example.documents if d.id not in own]
             assert len(others) == 4
             assert not any(holds_answer(f"{d.title} {d.text}", example.answers) for d in others)
+
+
+@pytest.mark.data
+def test_one_file_is_dealt_by_the_shares_that_are_asked_for(nq_file):
+    train = SplitOptions(path=str(nq_file))
+    options = DataOptions(train=train, shares=[1, 2, 1])
+    dealt, origins = real_questions(options, {}, SPLITS)
+    assert [len(dealt[name]) for name in SPLITS] == pytest.approx([500, 1000, 500], abs=5)
+    assert origins["val"] == f"a share of {nq_file}"
+    options = DataOptions(train=train, val=SplitOptions(path=str(nq_file)), shares=[3, 1, 1])
+    dealt, _ = real_questions(options, {}, SPLITS)  # val has its own file
+    assert [len(dealt[name]) for name in SPLITS] == pytest.approx([1500, 2000, 500], abs=5)
+
+
+@pytest.mark.parametrize(
+    ("shares", "path", "said"),
+    [
+        ([0.5, 0.5], "q.jsonl", "must be three numbers > 0, of train, val and reference"),
+        ([1, 0, 1], "q.jsonl", "must be three numbers > 0"),
+        ([1, float("inf"), 1], "q.jsonl", "must be three numbers > 0"),
+        ([1, 1, 1], None, "name data.train.path, and leave data.val.path"),
+    ],
+)
+def test_shares_that_deal_nothing_are_refused(shares, path, said):
+    with pytest.raises(InputError, match=re.escape(said)):
+        DataOptions(train=SplitOptions(path=path), shares=shares)
 
 
 @pytest.mark.parametrize("name", SPLITS)
