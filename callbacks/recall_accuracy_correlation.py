@@ -1,6 +1,5 @@
 """Does recall go with accuracy over the checkpoints of this run?"""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,51 +65,63 @@ class RecallAccuracyCorrelation(Callback):
         scores = validation.scores[facts.scorer, facts.mode]
         self._points = [point for point in self._points if point["step"] != validation.step]
         if num_kept(scores):
-            self._points.append(
-                {
-                    "step": validation.step,
-                    "f1": torch.from_numpy(validation.f1),
-                    "scores": torch.from_numpy(scores),
-                }
-            )
+            self._points.append({"step": validation.step, **self._point(scores, validation.f1)})
         pl_module.hand_on(self.correlations())
 
     def correlations(self) -> dict[str, float | None]:
         """The metrics at this point; only `correlation/n` below three checkpoints."""
         metrics: dict[str, float | None] = {"correlation/n": float(len(self._points))}
-        f1 = np.array([float(point["f1"].mean()) for point in self._points])
-        recalls = [self._recall(mean_scores(point["scores"].numpy())) for point in self._points]
-        if len(self._points) < 3 or any(value is None for value in recalls):
+        if len(self._points) < 3:
+            return metrics
+        recalls, f1 = (self._series(name) for name in ("recall", "f1"))
+        if np.isnan(recalls).any():
             return metrics
         found = _levels_and_differences(recalls, f1)
         if len(self._points) >= MIN_POINTS_FOR_INTERVAL:
-            draws = self._draws()
+            drawn = zip(self._series("recall_draws").T, self._series("f1_draws").T, strict=True)
+            draws = [_levels_and_differences(*each) for each in drawn]
             for name in tuple(found):
                 low, high = interval_of([draw[name] for draw in draws]) or (None, None)
                 found |= {f"{name}_low": low, f"{name}_high": high}
         return metrics | {f"correlation/recall_f1_{name}": value for name, value in found.items()}
 
-    def _recall(self, mean_scores: np.ndarray) -> float | None:
-        assert self._in_r is not None
-        if np.isnan(mean_scores).all():  # of a resample without a kept example
-            return None
-        return recall(head_set(mean_scores, self.tau), self._in_r)
+    def _point(self, scores: np.ndarray, f1: np.ndarray) -> dict[str, Any]:
+        """Recall and F1 of a checkpoint, and of every resample of its examples.
 
-    def _draws(self) -> list[dict[str, float | None]]:
-        """The correlations of each resample of the examples."""
+        The examples of a resample follow from the seed and their number alone, so they are the same
+        at every checkpoint and no scores need be kept.
+
+        Args:
+            scores: [examples, layers, heads].
+            f1: [examples].
+        """
         rng = np.random.default_rng(self.seed)
-        f1 = np.stack([point["f1"].numpy() for point in self._points])
-        scores = np.stack([point["scores"].numpy() for point in self._points])
         draws = []
         for _ in range(self.num_resamples):
-            own = rng.integers(f1.shape[1], size=f1.shape[1])
-            other = rng.integers(scores.shape[1], size=scores.shape[1])
-            recalls = [self._recall(mean_scores(drawn)) for drawn in scores[:, other]]
-            draws.append(_levels_and_differences(recalls, f1[:, own].mean(axis=1)))
-        return draws
+            own = rng.integers(len(f1), size=len(f1))
+            other = rng.integers(len(scores), size=len(scores))
+            draws.append((self._recall(mean_scores(scores[other])), f1[own].mean()))
+        recall_draws, f1_draws = np.array(draws, dtype=float).reshape(-1, 2).T
+        return {
+            "recall": torch.tensor(self._recall(mean_scores(scores)), dtype=torch.float64),
+            "f1": torch.tensor(f1.mean(), dtype=torch.float64),
+            "recall_draws": torch.from_numpy(recall_draws.copy()),
+            "f1_draws": torch.from_numpy(f1_draws.copy()),
+        }
+
+    def _series(self, name: str) -> np.ndarray:
+        """What the checkpoints have by a name, [checkpoints, ...]."""
+        return np.stack([point[name].numpy() for point in self._points])
+
+    def _recall(self, mean_scores: np.ndarray) -> float:
+        assert self._in_r is not None
+        found = None  # of a resample without a kept example
+        if not np.isnan(mean_scores).all():
+            found = recall(head_set(mean_scores, self.tau), self._in_r)
+        return float("nan") if found is None else found
 
     def state_dict(self) -> dict[str, Any]:
-        """Every checkpoint's examples, so that a resumed run goes on with them."""
+        """Every checkpoint's point and resamples, so that a resumed run goes on with them."""
         return {"points": self._points}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -118,13 +129,10 @@ class RecallAccuracyCorrelation(Callback):
         self._points = list(state_dict["points"])
 
 
-def _levels_and_differences(
-    recalls: Sequence[float | None], f1: np.ndarray
-) -> dict[str, float | None]:
-    """Name -> correlation over checkpoints; None where a recall is or a series is constant."""
-    x = np.array(recalls, dtype=float)
+def _levels_and_differences(recalls: np.ndarray, f1: np.ndarray) -> dict[str, float | None]:
+    """Name -> correlation over checkpoints; None where a recall is NaN or a series is constant."""
     return {
-        "spearman": spearman(x, f1),
-        "pearson": pearson(x, f1),
-        "differences": pearson(first_differences(x), first_differences(f1)),
+        "spearman": spearman(recalls, f1),
+        "pearson": pearson(recalls, f1),
+        "differences": pearson(first_differences(recalls), first_differences(f1)),
     }
