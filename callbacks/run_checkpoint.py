@@ -10,7 +10,7 @@ from sce.module import SceModule
 
 
 class RunCheckpoint(Callback):
-    """Writes checkpoints/last.ckpt before and after every validation, and every `save_every` steps.
+    """Writes checkpoints/last.ckpt around validations, every `save_every` steps and at the last.
 
     Stands last, so that what it saves includes what the other callbacks made of a validation: a
     resumed run neither repeats nor loses one. The file is replaced as a whole.
@@ -20,7 +20,8 @@ class RunCheckpoint(Callback):
         """Set how often.
 
         Args:
-            save_every: optimiser steps between two checkpoints; None: only around validations.
+            save_every: optimiser steps between two checkpoints; None: only around validations, and
+                at the last step.
         """
         if save_every is not None and save_every < 1:
             raise ValueError(f"save_every must be >= 1, got {save_every}")
@@ -34,9 +35,10 @@ class RunCheckpoint(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save where it is due, where a validation is to come, and where a signal ends the run.
+        """Save where it is due, where a validation is to come, and where the run ends.
 
-        Never between the micro-batches of a step, whose gradients are not saved.
+        It ends at its last step, which need not be one of `val_every`, or by a signal. Never
+        between the micro-batches of a step, whose gradients are not saved.
         """
         assert isinstance(pl_module, SceModule)
         step = trainer.global_step
@@ -44,7 +46,8 @@ class RunCheckpoint(Callback):
             return
         every = trainer.val_check_batch
         due = isinstance(every, int) and step * trainer.accumulate_grad_batches % every == 0
-        if due or pl_module.stop_signal or (self.save_every and step % self.save_every == 0):
+        ends = pl_module.stop_signal or step == trainer.max_steps
+        if due or ends or (self.save_every and step % self.save_every == 0):
             pl_module.validation_due = due
             self._save(trainer, pl_module)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sce.errors import InputError
 from sce.logger import is_rank_zero
-from sce.records import drop_rows_after
+from sce.records import drop_rows_after, read_jsonl
 
 _VARIABLE = "SCE_RUN_DIR"  # hands rank 0's choice on to the processes that Lightning starts
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
@@ -25,7 +25,8 @@ def choose_run_dir(wanted: str | None, *, name: str, seed: int, resume: bool) ->
         resume: whether to go on with a run in `wanted`.
 
     Raises:
-        InputError: `wanted` exists and is not to be resumed, or holds nothing to resume.
+        InputError: `wanted` exists and is not to be resumed, or holds nothing to resume, or holds
+            more than a run without a checkpoint may lose.
     """
     base = Path("runs").absolute() / f"{name}-seed{seed}".replace("=", "-")
     if not is_rank_zero():
@@ -36,6 +37,8 @@ def choose_run_dir(wanted: str | None, *, name: str, seed: int, resume: bool) ->
         begun = (run_dir / CHECKPOINT).is_file() or (run_dir / "config.yaml").is_file()
         if resume and not begun:
             raise InputError(f"resume=true: no {CHECKPOINT} in run_dir={run_dir}")
+        if resume:
+            _require_nothing_to_lose(run_dir)
         if run_dir.exists() and not resume:
             raise InputError(
                 f"run_dir={run_dir} exists; go on with it by resume=true, or name another folder"
@@ -46,6 +49,24 @@ def choose_run_dir(wanted: str | None, *, name: str, seed: int, resume: bool) ->
         number += 1
         run_dir = base.with_name(f"{base.name}-{number}")
     return run_dir
+
+
+def _require_nothing_to_lose(run_dir: Path) -> None:
+    """See that a run without a checkpoint, which is to start anew, has got no further than step 0.
+
+    Raises:
+        InputError: it has; its checkpoint was taken away, or it was told to write none.
+    """
+    records = run_dir / "records.jsonl"
+    if (run_dir / CHECKPOINT).is_file() or not records.is_file():
+        return
+    last = max((row["step"] for row in read_jsonl(records)), default=0)
+    if last > 0:
+        raise InputError(
+            f"resume=true: run_dir={run_dir} has records up to step {last} but no {CHECKPOINT}, "
+            "and would start anew without them; name another folder without resume=true, or "
+            "delete this one"
+        )
 
 
 def rewind(run_dir: Path, step: int) -> None:

@@ -1,5 +1,6 @@
 """A run that was killed or told to stop, wherever it was, ends as if nothing had happened."""
 
+import csv
 import signal
 from pathlib import Path
 
@@ -166,6 +167,49 @@ def test_stopped_before_the_first_checkpoint_it_starts_anew_in_its_folder(
     with pytest.raises(InputError, match="parted exists"):
         run()
     assert_same(whole, run("resume=true"))
+
+
+UNEVEN = ("trainer.max_steps=4", "val_every=3")
+"""The last step is not one of a validation within training."""
+
+
+def test_the_last_step_is_saved_though_no_validation_is_due(tiny_folder, monkeypatch):
+    def run(*more):
+        return run_train(tiny_folder, *OPTIONS, *UNEVEN, *more)
+
+    whole = run("run_dir=plain")
+    assert saved(whole)["global_step"] == 4
+    last = (SceModule, "validation_step", in_validation(4), terminate)
+    cut(lambda: run("run_dir=parted"), monkeypatch, *last)
+    assert saved(Path("parted"))["global_step"] == 4  # what it said when it left
+    took = []
+    step = SceModule.optimizer_step
+    monkeypatch.setattr(
+        SceModule, "optimizer_step", lambda self, *a, **k: [took.append(1), step(self, *a, **k)]
+    )
+    assert_same(whole, run("run_dir=parted", "resume=true"))
+    assert not took
+
+
+def test_a_finished_run_whose_only_checkpoint_is_the_last_step_s_is_extended(tiny_folder):
+    def run(*more):
+        return run_train(tiny_folder, *OPTIONS, "val_every=20", *more)
+
+    run_dir = run("run_dir=mine", "trainer.max_steps=2")
+    run("run_dir=mine", "resume=true", "trainer.max_steps=4")
+    assert [row["step"] for row in read_jsonl(run_dir / "records.jsonl")] == [0, 4]
+    with (run_dir / "csv" / "version_1" / "metrics.csv").open() as stream:
+        steps = [int(row["step"]) for row in csv.DictReader(stream) if row["train/loss"]]
+    assert steps == [3, 4]
+
+
+def test_records_are_not_thrown_away_for_want_of_a_checkpoint(tiny_folder, tmp_path):
+    run_dir = run_train(tiny_folder, "run_dir=mine")
+    (run_dir / "checkpoints" / "last.ckpt").unlink()
+    before = {p: p.read_bytes() for p in sorted(run_dir.rglob("*")) if p.is_file()}
+    with pytest.raises(InputError, match=r"records up to step 4 but no checkpoints/last\.ckpt"):
+        run_train(tiny_folder, "run_dir=mine", "resume=true")
+    assert {p: p.read_bytes() for p in sorted(run_dir.rglob("*")) if p.is_file()} == before
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGUSR1"])
