@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from sce.config import CONF, composed, register, typed
 from sce.errors import InputError
 from sce.one_line import one_line_errors, run
-from sce.studies.checking import checked
+from sce.studies.checking import check_data, checked
 from sce.studies.estimate import estimate, remaining
 from sce.studies.folder import begin, read_jobs, require_own
 from sce.studies.jobs import is_done, run_job
@@ -51,15 +51,19 @@ def study(config: StudyConfig) -> Path:
     signal.signal(signal.SIGTERM, _leave)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     _log.setLevel(logging.INFO)
-    from sce.studies.report import require_report, write_report
+    from sce.studies.report import require_report
 
     options = config.study
     folder = Path(config.dir or f"runs/studies/{options.name}").expanduser().absolute()
     jobs = jobs_of(options, config.logger)
     own = {**asdict(options), "logger": config.logger}
     require_own(folder, own, jobs)
-    tokens = checked(jobs, folder, options.estimate, composed)
+    known = checked(jobs, folder, options.estimate, composed)
+    tokens = known.tokens
     _log.info(plan_text(folder, jobs, estimate(folder, jobs, tokens, options.estimate)))
+    left = {job.name for job in jobs if not is_done(folder, job)}
+    for line in check_data({job: own for job, own in known.runs.items() if job in left}):
+        _log.warning("warning: %s", line)
     if config.dry_run:
         return folder
     require_report()
@@ -69,16 +73,29 @@ def study(config: StudyConfig) -> Path:
     try:
         with FileLock(folder / "study.lock", timeout=0):
             _run_stages(folder, jobs, launcher, left)
-            index = write_report(folder, options.name, config.logger)
+            _report(folder, options.name, config.logger, failures(folder, jobs), len(jobs))
     except Timeout:
         raise InputError(f"{folder} is being worked on by another sce.study; wait for it") from None
-    if lines := failures(folder, jobs):
-        raise InputError(
-            f"{len(lines)} of {len(jobs)} jobs failed, and the report is without them: "
-            f"{'; '.join(lines)}; once that is mended the same command runs them alone"
-        )
-    _log.info(ending(folder, jobs, index))
+    _log.info(ending(folder, jobs, folder / "report" / "index.html"))
     return folder
+
+
+def _report(folder: Path, name: str, logger: str, failed: Sequence[str], num_jobs: int) -> None:
+    """The report of what there is; what failed is the last thing that is said."""
+    from sce.studies.report import write_report
+
+    lost = "and the report is without them"
+    try:
+        write_report(folder, name, logger)
+    except InputError:
+        if not failed:
+            raise
+        lost = "and there is nothing to report"
+    if failed:
+        raise InputError(
+            f"{len(failed)} of {num_jobs} jobs failed, {lost}: {'; '.join(failed)}; once that is "
+            "mended the same command runs them alone"
+        )
 
 
 def _run_stages(

@@ -52,6 +52,12 @@ class _Points:
         """A measure of each run's last checkpoint."""
         return [_measure(run, of) for run in self.runs]
 
+    def rising(self, of: str) -> list[float | None]:
+        """Likewise, with the sign of a loss turned: what should rise with F1."""
+        if of != LOSS:
+            return self.values(of)
+        return [None if value is None else -value for value in self.values("answer_nll")]
+
 
 def correlations(tasks: Sequence[Task]) -> list[Rho]:
     """Rho of every measure with F1: by task and pooled, with and without real and untuned."""
@@ -64,8 +70,10 @@ def correlations(tasks: Sequence[Task]) -> list[Rho]:
                 continue
             runs = sum(a is not None and b is not None for a, b in zip(x, f1, strict=True))
             for without in (False, True) if points.task is None else (False,):
-                of = points.tasks if without else None
-                rho = correlate_settings(x, f1, points.settings, seed=SEED, tasks=of)
+                of = points.tasks if points.task is None else None
+                rho = correlate_settings(
+                    x, f1, points.settings, seed=SEED, tasks=of, centred=without
+                )
                 found.append(Rho(measure, points.task, without, points.points, rho, runs))
     return found
 
@@ -106,14 +114,25 @@ def over_tau(tasks: Sequence[Task]) -> list[RhoOverTau]:
 
 
 def questions(tasks: Sequence[Task]) -> list[Question]:
-    """Does one measure say more of F1 than another, by |rho| and by prediction."""
+    """Does one measure say more of F1 than another, by rho and by prediction.
+
+    A measure of heads should rise with F1 and a loss fall: rho of the other sign says less than
+    none. Pooled, the tasks' means are taken out first.
+    """
     found = []
     errors = {task.task: _errors(task) for task in tasks}
     for points in _all_points(tasks):
         f1 = points.values("f1")
         for asked, first, second in QUESTIONS:
-            pair = [points.values("answer_nll" if x == LOSS else x) for x in (first, second)]
-            gap = rho_difference(pair[0], pair[1], f1, points.settings, seed=SEED)
+            pair = [points.values(first), points.rising(second)]
+            gap = rho_difference(
+                pair[0],
+                pair[1],
+                f1,
+                points.settings,
+                seed=SEED,
+                tasks=points.tasks if points.task is None else None,
+            )
             if gap.value is None:
                 continue
             known = errors.get(points.task or "", {})

@@ -10,6 +10,8 @@ MAIN = ("recall", "recall_learned")
 """Measures whose rho is told in words; the tables have all."""
 TOLD = ("recall_learned", "recall learned and cosine learned", "validation loss")
 """Predictors that are told in words."""
+OTHER = "synthetic, limited and mixed settings"
+POOLED = "all tasks pooled, each task's mean taken out"
 
 
 def answers(
@@ -22,15 +24,11 @@ def answers(
     pooled = [None] if any(rho.task is None for rho in correlations) else []
     found = []
     for name in (*(task.task for task in tasks), *pooled):
-        own = [rho for rho in correlations if rho.task == name and not rho.without_task_means]
+        own = [rho for rho in correlations if rho.task == name and rho.is_told]
         for measure in MAIN:
             pair = {rho.points: rho for rho in own if rho.measure == measure}
             if sentence := _of_rho(name, measure, pair):
                 found.append(sentence)
-        within = [r for r in correlations if r.task is name is None and r.without_task_means]
-        for rho in within:
-            if (rho.measure, rho.points) == ("recall", "synthetic"):
-                found.append(f"Without the tasks' means: {_rho(rho)}.")
         found += [_of_question(q) for q in questions if (q.task, q.points) == (name, "synthetic")]
     found += [_of_predictor(p) for p in predictors if p.name in TOLD]
     return [*found, *(line for task in tasks for line in _of_ceiling(task))]
@@ -48,15 +46,14 @@ def estimate(found: Estimate, digits: int = 2) -> str:
 
 def _of_rho(task: str | None, measure: str, pair: dict[str, Rho]) -> str | None:
     own, every = pair.get("synthetic"), pair.get("all")
-    where = task or "all tasks pooled"
+    where = task or POOLED
     shown = own if own is not None and own.found.spearman is not None else every
     if shown is None or shown.found.spearman is None:
         if measure != "recall" or own is None:
             return None
-        n = own.found.n
-        return f"{where}: no correlation of recall with F1 over n = {n} synthetic settings."
+        return f"{where}: no correlation of recall with F1 over n = {own.found.n} {OTHER}."
     found = shown.found
-    verb = "goes with F1"
+    verb = "goes with F1" if shown.found.spearman > 0 else "goes against F1"
     if found.p_value is not None:
         verb += " beyond chance" if found.p_value < 0.05 else ", if at all, by no more than chance"
     text = f"{where}: {LABELS[measure]} {verb}: {_rho(shown)}"
@@ -75,19 +72,19 @@ def _rho(rho: Rho) -> str:
         return f"no rho (n = {found.n})"
     of = Estimate(found.spearman, found.spearman_low, found.spearman_high, found.n)
     p = "" if found.p_value is None else f", p = {found.p_value:.2g}"
-    kind = "synthetic settings" if rho.points == "synthetic" else "settings"
+    kind = OTHER if rho.points == "synthetic" else "settings"
     return f"rho {estimate(of)}{p}, n = {found.n} {kind} ({rho.num_runs} runs)"
 
 
 def _of_question(question: Question) -> str:
     gap = question.rho_difference
-    where = question.task or "all tasks pooled"
+    where = question.task or POOLED
     text = f"{where}: {question.asked} "
     if gap.low is None or gap.high is None:
         text += "Too few settings to tell"
     else:
         text += "Yes" if gap.low > 0 else "No, less" if gap.high < 0 else "Not shown"
-    text += f": |rho| differs by {estimate(gap)}, n = {gap.n}"
+    text += f": rho differs by {estimate(gap)}, n = {gap.n}"
     if question.error_ratio.value is not None:
         text += f"; error of prediction {estimate(question.error_ratio)} of the other's"
     return text + "."

@@ -107,7 +107,8 @@ class Rho:
     task: str | None
     """None: pooled over the tasks of the group."""
     without_task_means: bool
-    """Pooled, each task's mean taken from both: what is left is not one of tasks."""
+    """Pooled, each task's mean taken from both: what is left is not one of tasks. Without it the p
+    is still by exchange within tasks."""
     points: str
     """"synthetic" (synthetic, limited and mixture settings) or "all" (real and untuned too)."""
     found: Correlation
@@ -115,6 +116,11 @@ class Rho:
     of settings; n the settings; `smallest_detectable` the smallest |rho| that these settings could
     have shown at p < 0.05, two-sided (None: none could)."""
     num_runs: int
+
+    @property
+    def is_told(self) -> bool:
+        """Whether it is the one to show: pooled, that in which tasks' levels have no part."""
+        return self.without_task_means == (self.task is None)
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,8 @@ class Question:
     first: str
     second: str
     rho_difference: Estimate
-    """|rho| of the first less |rho| of the second; n the settings, both from the same resamples."""
+    """Rho of the first less rho of the second, a loss's turned round; n the settings, both from the
+    same resamples."""
     error_ratio: Estimate
     """Error of leave-one-setting-out prediction, first over second; below 1 where the first is
     better; n the settings. All None for pooled."""

@@ -6,7 +6,7 @@ for a path that holds nothing at all. Scores are read when they are asked for.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -157,6 +157,7 @@ def load(paths: Sequence[Path]) -> Loaded:
             "wrote"
         )
     _tell_apart(found.runs)
+    _tell_studies_apart(found)
     return found
 
 
@@ -186,11 +187,14 @@ def _study(path: Path, found: Loaded) -> list[tuple[Path, Job]] | None:
         if content["schema"] != STUDY_SCHEMA:
             raise ValueError(f"schema {content['schema']!r}, not {STUDY_SCHEMA!r}")
         jobs = [_job(path, job) for job in content["jobs"] if job.get("folder")]
+        others = [str(job["name"]) for job in content["jobs"] if not job.get("folder")]
         found.studies.append((str(content["name"]), path))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         found.skipped.append(Skipped(str(file), None, f"not a study ({what})"))
         return None
+    for name in (*others, *(job.name for _, job in jobs)):
+        found.skipped += _left_out(path, name, whole=name in others)
     for folder, job in list(jobs):
         if reason := _unfinished(path, job):
             found.lose(folder, job.name, reason)
@@ -214,6 +218,19 @@ def _unfinished(study: Path, job: Job) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "not finished"
     return f"failed: {error}" if code else None
+
+
+def _left_out(study: Path, name: str, *, whole: bool) -> list[Skipped]:
+    """What a job of a study was refused, and for one that tunes no run whether it failed."""
+    file = study / "jobs" / f"{name}.json"
+    try:
+        state = json.loads(file.read_text("utf-8"))
+        reasons = [f"left out: {line}" for line in state.get("left_out") or ()]
+        if whole and state["exit_code"]:
+            reasons.append(f"failed: {state.get('error')}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []  # not there yet, which for a run is said elsewhere
+    return [Skipped(str(file), name, reason) for reason in reasons]
 
 
 def _load_run(folder: Path, job: Job | None, found: Loaded) -> None:
@@ -258,6 +275,14 @@ def _row(line: str) -> tuple[dict[str, Any] | None, str]:
     if not isinstance(row.get("f1"), (int, float)):
         return None, "no F1"
     return row, ""
+
+
+def _tell_studies_apart(found: Loaded) -> None:
+    """Settings that several studies call alike are several settings."""
+    for name, study in found.studies if len(found.studies) > 1 else []:
+        for run in found.runs:
+            if run.job and run.folder.is_relative_to(study):
+                run.job = replace(run.job, setting=f"{name}: {run.job.setting}")
 
 
 def _tell_apart(runs: Sequence[RunFiles]) -> None:

@@ -20,8 +20,13 @@ def settings(found: Sequence[Measured]) -> list[Setting]:
 
 
 def ceiling(found: Sequence[Measured]) -> dict[str, Estimate]:
-    """Measures of real runs, each against real data it took no part in; empty without one."""
-    real = [m.run for m in found if m.run.kind == "real" and m.run.compared_with is not None]
+    """Measures of real runs that are points, each against a reference it took no part in.
+
+    The very reference that the other settings are compared with where a file gives it, so the
+    ceiling is theirs; without a file the mean of the other real runs. n is the runs; empty without
+    one.
+    """
+    real = [r for m in found if (r := m.run).kind == "real" and r.is_point and r.compared_with]
     return mean_measures([run.last.measures for run in real])
 
 

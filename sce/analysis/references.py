@@ -106,9 +106,14 @@ class References:
             names.append(at_hand[0] if at_hand else hashed[:12])
         return names
 
-    def agreed(self) -> dict[str, Estimate]:
-        """What a file says of its seeds, each against another; n is the number of pairs."""
+    def agreed(self, tau: float, k: int) -> dict[str, Estimate]:
+        """What a file says of its seeds, each against another; n is the number of pairs.
+
+        Empty where it says so of other sets than those above `tau` and of the `k` best.
+        """
         agreed = self.given.scores.reliability if self.given else {}
+        if (agreed.get("tau"), agreed.get("k")) != (tau, k):
+            return {}
         pairs, found = agreed.get("num_pairs") or 0, agreed.get("seed_against_seed") or {}
         return {name: Estimate(value, None, None, pairs) for name, value in found.items()}
 
@@ -176,10 +181,11 @@ def _fitting(key: Key, task: str, runs: Sequence[Member], given: Sequence[Given]
     """Of those that may be compared the one of this task, else the one of the same examples."""
     able = [each for each in given if why_not(key, each.scores) is None]
     data = {run.data_sha256 for run in runs}
-    named = [each for each in able if each.task == task]
-    alike = [each for each in able if each.scores.provenance.get("data_sha256") in data]
-    free = [each for each in able if each.task is None and len(given) == 1]
-    return next(iter([*named, *(a for a in alike if a.task in (None, task)), *free]), None)
+    named = [each for each in able if each.task == task]  # by the folder of a study
+    asked = [each for each in able if each.task is None]
+    alike = [each for each in asked if each.scores.provenance.get("data_sha256") in data]
+    lone = asked if len([each for each in given if each.task is None]) == 1 else []
+    return next(iter([*alike, *named, *lone]), None)
 
 
 def _is(run: Member, member: dict[str, Any]) -> bool:

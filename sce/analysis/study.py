@@ -70,10 +70,11 @@ class _Extras:
         self.jobs = [run.job for run in loaded.runs if run.job]
         self.skipped: list[Skipped] = []
 
-    def add(self, task: Task) -> Task:
-        """The task with what lies in the studies' folders."""
+    def add(self, task: Task, runs: Sequence[Member]) -> Task:
+        """The task with what lies in the folders of the studies that its runs are of."""
         views, tried = [], []
-        for study in self.studies:
+        folders = [run.files.folder for run in runs]
+        for study in [s for s in self.studies if any(f.is_relative_to(s) for f in folders)]:
             file = study / "baselines" / task.task / "results.json"
             views += baselines(file, self.skipped) if file.is_file() else []
             tried += self._tried(study, task.task)
@@ -107,7 +108,8 @@ def _group(
     extras: _Extras,
 ) -> Group:
     found = [
-        extras.add(task_findings(key, task, runs, given, limits)) for task, runs in tasks.items()
+        extras.add(task_findings(key, task, runs, given, limits), runs)
+        for task, runs in tasks.items()
     ]
     rhos, asked = accuracy.correlations(found), accuracy.questions(found)
     predicted = accuracy.predictors(found)

@@ -72,7 +72,7 @@ def _table(group: Group) -> Table:
             own = {
                 rho.points: rho
                 for rho in group.correlations
-                if (rho.task, rho.measure, rho.without_task_means) == (task, measure, False)
+                if (rho.task, rho.measure, rho.is_told) == (task, measure, True)
             }
             if own:
                 cells = [*_cells(own.get("synthetic"), True), *_cells(own.get("all"), False)]

@@ -34,8 +34,10 @@ def tables(found: Findings) -> dict[str, Table]:
 
 
 def save_tables(found: Findings, folder: Path) -> list[Path]:
-    """Write <name>.csv of every table; what does not exist is empty."""
+    """Write <name>.csv of every table; what does not exist is empty. Older tables go."""
     folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.csv"):
+        old.unlink()
     files = []
     for name, table in tables(found).items():
         file = folder / f"{name}.csv"

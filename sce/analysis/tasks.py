@@ -70,7 +70,7 @@ def task_findings(
         num_heads=heads,
         reference=reference,
         untuned=untuned_set(before, base, plan.tau),
-        ceiling=ceiling(each) or found.agreed(),
+        ceiling=ceiling(each) or found.agreed(plan.tau, plan.k),
         nulls=nulls(own),
         runs=[m.run for m in each],
         settings=own,

@@ -4,6 +4,7 @@ A pool belongs to a split and depends on its seed alone. Its documents come back
 so that their token ids are made once; an example's generator decides which come, and in what order.
 """
 
+import logging
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Protocol, cast
@@ -15,6 +16,8 @@ from numpy.random import Generator
 from sce.data.example import Document
 from sce.data.haystacks import Haystack
 
+# It sets its own level to DEBUG when it is imported.
+logging.getLogger("bm25s").setLevel(logging.WARNING)
 # Enough for contexts of 128K tokens; larger ones ask for more.
 _MIN_PASSAGES = 4096
 

@@ -31,6 +31,7 @@ from sce.interventions.knockout import head_means, knockout
 from sce.interventions.select import NO_HEADS, Heads, all_heads
 from sce.interventions.sets import (
     RANDOM,
+    empty_warnings,
     knocked_out,
     moved_warnings,
     patched_sets,
@@ -255,6 +256,7 @@ def _facts(
             *context_warnings(parts),
             *_warnings(scores, split.sha256),
             *moved_warnings(config, conditions),
+            *empty_warnings(config, conditions),
             *_strangers(config, scores, identities),
         ],
     }

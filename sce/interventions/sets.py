@@ -20,7 +20,7 @@ from sce.interventions.select import (
 )
 from sce.records import HeadScores
 
-ALL, RANDOM = "all", "random"
+ALL, RANDOM, COMPLEMENT = "all", "random", "complement"
 
 
 def read_scores(
@@ -69,6 +69,9 @@ def patched_sets(
 ) -> list[Condition]:
     """The sets that are patched; `random` are controls, see `with_controls`.
 
+    The complement is left out where the target has all of the source's heads and other sets are
+    asked for; `empty_warnings` says so.
+
     Raises:
         InputError: a set is empty, or a file's scorer has no threshold.
     """
@@ -83,6 +86,8 @@ def patched_sets(
         elif name == ALL:
             chosen.append(Condition(name, HEADS, all_heads(shape)))
         elif name != RANDOM and source is not None and target is not None:
+            if name == COMPLEMENT and source <= target and set(config.sets) - {name, RANDOM}:
+                continue
             heads = (common if name == "intersection" else only_source)(source, target)
             chosen.append(Condition(name, HEADS, heads))
     return chosen
@@ -132,6 +137,14 @@ def with_controls(
         at_most = f" ({most} heads at most)" if len({c.name for c in sized}) == 1 else ""
         raise InputError(f"{error}: {_fewer(config)}{at_most}, or {none} for no control") from None
     return made
+
+
+def empty_warnings(config: InterveneConfig, conditions: Sequence[Condition]) -> list[str]:
+    """A complement that was asked for and holds no head."""
+    asked = config.method == "patch" and COMPLEMENT in config.sets
+    if not asked or any(condition.name == COMPLEMENT for condition in conditions):
+        return []
+    return ["sets=complement is left out: the target has every head of source_scores (recall 1)"]
 
 
 def moved_warnings(config: InterveneConfig, conditions: Sequence[Condition]) -> list[str]:

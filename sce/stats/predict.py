@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from sce.stats.correlation import MIN_UNITS_FOR_INTERVAL
 from sce.stats.resampling import (
     Estimate,
     PerExample,
@@ -60,8 +61,8 @@ class Prediction:
     `mae` and `rmse`: mean absolute and root mean squared error; `mean_only_*`: of the predictor
     that knows the mean of the training points alone, on the same folds. `ratio` is mae /
     mean_only_mae, below 1 where the features help, None where that is 0; `ratio_low` and
-    `ratio_high` hold 95% of a bootstrap over cells. It resamples the errors and fits nothing again,
-    so with few cells it is too narrow.
+    `ratio_high` hold 95% of a bootstrap over cells, None for fewer than 8. It resamples the errors
+    and fits nothing again, so it is somewhat too narrow.
     """
 
     features: tuple[str, ...]
@@ -220,11 +221,13 @@ def _ridge(
 
 
 def _ratio(errors: Float[np.ndarray, "2 cells"], seed: int) -> Estimate:
-    """Sum of the first row / that of the second, cells resampled."""
+    """Sum of the first row / that of the second, cells resampled; no bounds below 8 cells."""
     num_cells = errors.shape[1]
     own, other = errors.sum(axis=1)
     if not other > 0:
         return Estimate(None, None, None, num_cells)
+    if num_cells < MIN_UNITS_FOR_INTERVAL:
+        return Estimate(float(own / other), None, None, num_cells)
     counts = np.concatenate(list(resample_counts(num_cells, seed, 2000)))
     above, below = (counts @ errors.T).T
     drawn = np.full(len(counts), np.nan)

@@ -55,18 +55,20 @@ def correlate_settings(  # noqa: PLR0913 - two series, their labels, and how oft
     *,
     seed: int,
     tasks: Labels | None = None,
+    centred: bool = True,
     num_resamples: int = NUM_RESAMPLES,
     num_permutations: int = 10_000,
 ) -> Correlation:
     """Spearman and Pearson of the settings' means, with interval, p value and what n could show.
 
-    Runs with a None or a value that is not finite in either series are left out. With `tasks` each
-    task's mean is taken from its settings first (a task with one setting has nothing left and is
-    left out), and settings change places, and are drawn, within their task alone; a setting is then
-    one of its task. Bounds come from the bootstrap over settings and, inside, seeds: None for fewer
-    than 8 settings. `n` and `num_groups` are the settings. Raises ValueError if lengths differ.
+    Runs with a None or a value that is not finite in either series are left out. With `tasks`
+    settings change places, and are drawn, within their task alone, and a setting is one of its
+    task; a task with one setting is left out. If `centred`, each task's mean is taken from its
+    settings first, so that no difference between tasks makes a correlation. Bounds come from the
+    bootstrap over settings and, inside, seeds: None for fewer than 8 settings. `n` and `num_groups`
+    are the settings. Raises ValueError if lengths differ.
     """
-    points = _points(x, y, settings, tasks)
+    points = _points(x, y, settings, tasks, centred=centred)
     means = points.means()
     draws = Draws(seed, None, points.stratum, 1, num_permutations)
     found = replace(correlate_units(means[0], means[1], draws), num_groups=points.num_settings)
@@ -98,38 +100,52 @@ def rho_of_settings(
     return Estimate(rho, low, high, points.num_settings)
 
 
-def rho_difference(
+def rho_difference(  # noqa: PLR0913 - three series, their labels, and how often to draw
     first: Series,
     second: Series,
     y: Series,
     settings: Labels,
     *,
     seed: int,
+    tasks: Labels | None = None,
     num_resamples: int = NUM_RESAMPLES,
 ) -> Estimate:
-    """|rho| of the first with y less |rho| of the second, from the same settings and resamples.
+    """Rho of the first with y less rho of the second, from the same settings and resamples.
 
-    Runs that lack any of the three are left out; n is the settings. Above 0 the first says more.
+    Runs that lack any of the three are left out; n is the settings. Above 0 the first says more:
+    both should rise with y, so hand in what falls, such as a loss, with its sign turned.
+
+    Args:
+        first: a series of runs.
+        second: likewise.
+        y: what both should go with.
+        settings: of the runs.
+        seed: of the resampling.
+        tasks: as in `correlate_settings`, centred.
+        num_resamples: behind the interval.
     """
     (a, b, target), kept = together(first, second, y)
     labels = labels_of(settings, kept)
-    pair = [_points(each, target, labels, None) for each in (a, b)]
+    own = None if tasks is None else labels_of(tasks, kept)
+    pair = [_points(each, target, labels, own) for each in (a, b)]
     n = pair[0].num_settings
     rhos = [spearman(*points.means()) for points in pair]
     if rhos[0] is None or rhos[1] is None:
         return Estimate(None, None, None, n)
-    value = abs(rhos[0]) - abs(rhos[1])
+    value = rhos[0] - rhos[1]
     if n < MIN_UNITS_FOR_INTERVAL:
         return Estimate(value, None, None, n)
     drawn = [
-        np.abs(_moved(_rhos(points, seed, num_resamples), rho))
+        _moved(_rhos(points, seed, num_resamples), rho)
         for points, rho in zip(pair, rhos, strict=True)
     ]
     low, high = interval_of(drawn[0] - drawn[1]) or (None, None)
     return Estimate(value, low, high, n)
 
 
-def _points(x: Series, y: Series, settings: Labels, tasks: Labels | None) -> Points:
+def _points(
+    x: Series, y: Series, settings: Labels, tasks: Labels | None, *, centred: bool = True
+) -> Points:
     values, kept = together(x, y)
     names = labels_of(settings, kept)
     if tasks is None:
@@ -142,7 +158,7 @@ def _points(x: Series, y: Series, settings: Labels, tasks: Labels | None) -> Poi
     setting = codes([pair for pair, keep in zip(pairs, several, strict=True) if keep])
     strata = codes([task for task, keep in zip(of, several, strict=True) if keep])
     firsts = [int(np.flatnonzero(setting == s)[0]) for s in range(setting.max(initial=-1) + 1)]
-    return Points(values[:, several], setting, strata[np.array(firsts, np.int64)], True)
+    return Points(values[:, several], setting, strata[np.array(firsts, np.int64)], centred)
 
 
 def _rhos(points: Points, seed: int, num_resamples: int) -> Float[np.ndarray, " _resamples"]:

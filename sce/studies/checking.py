@@ -1,6 +1,7 @@
-"""Every command of a study composed and checked before the first one runs."""
+"""Every command of a study composed and its data planned, before the first one runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,12 @@ from sce.studies.estimate import tokens_read
 from sce.studies.plan import DIR, Command, Job
 from sce.study_options import EstimateOptions
 
+_ROPE = ("rope_theta", "rope_scaling")
+# What of the data training alone sees; all else is the validation's and the reference's too.
+_OF_TRAINING = (
+    *("concept", "context", "limited", "entity_base", "mix", "writer", "written", "built", "train"),
+    *("num_train", "questions_per_context", "num_workers"),
+)
 _SCHEMAS = {
     "train": TrainConfig,
     "intervene": InterveneConfig,
@@ -19,13 +26,23 @@ _SCHEMAS = {
 }
 
 
+@dataclass(frozen=True)
+class Checked:
+    """What is known of a study's jobs before they run."""
+
+    tokens: Mapping[str, float]
+    """Job -> the tokens that it reads, about."""
+    runs: Mapping[str, TrainConfig]
+    """Job -> its training run, where it has one."""
+
+
 def checked(
     jobs: Sequence[Job],
     folder: Path,
     options: EstimateOptions,
     compose: Callable[[str, Sequence[str], type], Any],
-) -> dict[str, float]:
-    """The tokens that each job reads, about, by its name.
+) -> Checked:
+    """Compose every command of every job.
 
     Args:
         jobs: of a study.
@@ -37,6 +54,8 @@ def checked(
         InputError: names the job and what is wrong with its options.
     """
     tokens = dict.fromkeys((job.name for job in jobs), 0.0)
+    runs: dict[str, TrainConfig] = {}
+    measured: dict[str, dict[str, Any]] = {}
     for job in jobs:
         for command in job.commands:
             try:
@@ -51,8 +70,81 @@ def checked(
                 )
             if isinstance(config, TrainConfig):
                 _require_one_device(job, config)
+                _require_alike(job, config, measured.setdefault(job.task, _measured_by(config)))
+                runs[job.name] = config
             tokens[job.name] += tokens_read(config, options)
-    return tokens
+    return Checked(tokens, runs)
+
+
+def check_data(runs: Mapping[str, TrainConfig]) -> list[str]:
+    """Read and deal the questions of every setting, and make the first example of each split.
+
+    One seed of each: which questions there are depends on no seed.
+
+    Args:
+        runs: by `checked`.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        InputError: names the job and what its data lacks.
+    """
+    from sce.data.encode import Encoder
+    from sce.data.plan import plan_splits
+    from sce.model.source import find, load_tokenizer
+
+    encoders: dict[str, Encoder] = {}
+    seen: set[str] = set()
+    warnings: dict[str, str] = {}
+    for name, config in runs.items():
+        model, data = repr(config.model), f"{config.model} {config.data}"
+        if data in seen or config.data.built is not None:
+            continue
+        seen.add(data)
+        try:
+            if model not in encoders:
+                encoders[model] = Encoder(load_tokenizer(find(config.model)))
+            plan = plan_splits(config.data, encoders[model], config.seed)
+            for recipe in plan.recipes.values():
+                encoders[model].encode(recipe.example(0))
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+        num_train, at_hand = len(plan.recipes["train"]), len(plan.questions["train"])
+        if config.data.cells("train") == [("real", "real")] and 2 * num_train > at_hand:
+            warnings[config.data.task] = (
+                f"data={config.data.task}: real runs tune on {num_train} of {at_hand} questions, "
+                "so seeds meet mostly the same ones, and the ceiling is hardly that of other real "
+                "data; lower data.num_train, or bring more questions"
+            )
+    return list(warnings.values())
+
+
+def _measured_by(config: TrainConfig) -> dict[str, Any]:
+    """What F1 and head scores of a run depend on beside its training, by the option's name."""
+    data = {k: v for k, v in asdict(config.data).items() if k not in _OF_TRAINING}
+    model = {k: getattr(config.model, k) for k in ("name_or_path", "dtype", *_ROPE)}
+    return {
+        **{f"data.{name}": value for name, value in data.items()},
+        "data.train.path": config.data.train.path,
+        **{f"model.{name}": value for name, value in model.items()},
+        "max_new_tokens": config.max_new_tokens,
+        "batch.eval": config.batch.eval,
+        "scorer": config.scorer.name,
+        "mode": config.mode,
+        "match": config.match,
+    }
+
+
+def _require_alike(job: Job, config: TrainConfig, usual: Mapping[str, Any]) -> None:
+    """Refuse a setting that is validated unlike the others of its task."""
+    for name, value in _measured_by(config).items():
+        if value != usual[name]:
+            raise InputError(
+                f"{job.name}: {name} is {value}, and {usual[name]} for other runs of its task; all "
+                "are validated alike, since they share one step 0 and one reference: put it into "
+                f"study.every or study.tasks.{job.task}.every"
+            )
 
 
 def _filled(command: Command, folder: Path) -> list[str]:

@@ -87,18 +87,21 @@ def _run(folder: Path, job: Job, lock: int) -> tuple[int, str | None, list[str]]
     left_out: list[str] = []
     log = folder / "jobs" / f"{job.name}.log"
     for command in job.commands:
-        if _mark(folder, job, command).exists():
+        mark = _mark(folder, job, command)
+        if mark.exists():  # and says why, if the command was left out
+            left_out += mark.read_text("utf-8").splitlines()
             continue
         try:
             code = _execute(folder, command.at(folder), log, lock)
         except InputError as error:
             return 2, str(error), left_out
-        if code == 2 and command.optional:
-            left_out.append(_last_line(log))
+        refused = _last_line(log) if code == 2 and command.optional else ""
+        if refused:
+            left_out.append(refused)
         elif code:
             killed = f"killed by {signal.Signals(-code).name}" if code < 0 else _last_line(log)
             return code, killed, left_out
-        _mark(folder, job, command).touch()
+        mark.write_text(refused, "utf-8")
     return 0, None, left_out
 
 

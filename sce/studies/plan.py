@@ -90,14 +90,20 @@ def jobs_of(study: StudyOptions, logger: str) -> list[Job]:
     return sorted(jobs, key=lambda job: job.stage)
 
 
-def kind_of(overrides: Sequence[str]) -> str:
-    """Of a setting: real, limited (a relation, or fewer examples), mixture or synthetic."""
+def kind_of(overrides: Sequence[str], natural: str = "synthetic") -> str:
+    """Of a setting: real, limited (a relation, or fewer examples), mixture or synthetic.
+
+    Args:
+        overrides: of the setting.
+        natural: what training data is where nothing is said of it: real where a path names some.
+    """
     given = dict(o.split("=", 1) for o in overrides if "=" in o)
     if "data.mix" in given:
         return "mixture"
     concept = given.get("data.concept", given.get("data.train.concept"))
     context = given.get("data.context", given.get("data.train.context", concept))
-    real = (concept, context) == (REAL, REAL)
+    cell = {each for each in (concept, context) if each is not None} or {natural}
+    real = cell == {REAL}
     if concept == "limited" or (real and "data.num_train" in given):
         return "limited"
     return REAL if real else "synthetic"
@@ -158,7 +164,7 @@ class _Task:
         commands = [
             self._train(folder, seed, [*options, f"reference.path={DIR}/{self.reference_file}"])
         ]
-        kind = kind_of(options)
+        kind = kind_of(options, REAL if self._options.path else "synthetic")
         patch = self.study.interventions.patch
         if patch is not None and kind != REAL and seed == self.study.seeds[0]:
             commands.append(self._patch(setting, seed, folder, patch))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sce.analysis.__main__ import main as analyse
 from sce.errors import InputError
-from sce.logger import make_logger
+from sce.logger import make_logger, run_id
 from sce.options import LoggerOptions
 
 REPORT = "report"
@@ -48,6 +48,7 @@ def write_report(folder: Path, name: str, logger: str) -> Path:
 
 def _log_report(out: Path, name: str) -> None:
     """Figures as images, tables as tables, the HTML report as an artefact."""
+    kept = out.parent / "jobs" / "report.wandb"  # a study that is run again goes on with its run
     run_logger = make_logger(
         LoggerOptions(name="wandb", group=name),
         run_dir=out.absolute(),
@@ -55,10 +56,13 @@ def _log_report(out: Path, name: str) -> None:
         config={"study": name},
         tags=["study"],
         job_type="report",
+        run_id=kept.read_text("utf-8") if kept.is_file() else None,
     )
     exit_code = 1
     try:
         logger = run_logger.logger
+        if (own := run_id(run_logger)) is not None:
+            kept.write_text(own, "utf-8")
         if logger is not None and hasattr(logger, "log_image"):
             logger.log_metrics(metrics(out / "findings.json"), step=0)
             for figure in sorted((out / "figures").glob("*.png")):
@@ -82,7 +86,8 @@ def metrics(findings: Path) -> dict[str, float]:
     found: dict[str, float] = {}
     for group in json.loads(findings.read_text("utf-8"))["groups"]:
         for rho in group["correlations"]:
-            if rho["points"] != "synthetic" or rho["without_task_means"]:
+            told = rho["without_task_means"] == (rho["task"] is None)
+            if rho["points"] != "synthetic" or not told:
                 continue
             stem = "/".join(filter(None, ("study", rho["task"], f"{rho['measure']}_f1")))
             of = rho["found"]

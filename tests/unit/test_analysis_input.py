@@ -242,3 +242,61 @@ def test_nan_in_records_is_none(runs):
     (task,) = analyse(runs).groups[0].tasks
     assert task.runs[0].last.measures["answer_nll"].value is None
     assert np.isfinite(task.runs[1].last.measures["answer_nll"].value)
+
+
+def test_what_a_study_s_jobs_left_out_or_failed_at_is_said(tmp_path):
+    study = write_study(tmp_path / "s", [WORLD], FEW)
+    run = next((study / "runs").iterdir()).name
+    for job, state in {
+        run: {"exit_code": 0, "left_out": ["sets=intersection is empty"]},
+        "mdqa-baselines": {"exit_code": 1, "error": "out of memory"},
+    }.items():
+        (study / "jobs").mkdir(exist_ok=True)
+        (study / "jobs" / f"{job}.json").write_text(json.dumps(state))
+    for folder in (study / "runs").iterdir():
+        (study / "jobs" / f"{folder.name}.train.done").touch()
+    found = {(skip.run, skip.reason) for skip in analyse([study]).skipped}
+    assert found == {
+        (run, "left out: sets=intersection is empty"),
+        ("mdqa-baselines", "failed: out of memory"),
+    }
+
+
+def test_settings_that_two_studies_call_alike_stay_two(tmp_path):
+    studies = []
+    for name in ("pilot", "full"):
+        studies.append(write_study(tmp_path / name, [WORLD], FEW))
+        file = studies[-1] / "study.json"
+        file.write_text(file.read_text().replace("a-study", name))
+    (task,) = analyse(studies).groups[0].tasks
+    names = {setting.setting for setting in task.settings if setting.kind == "synthetic"}
+    assert len(names) == 2 * FEW.num_settings
+    assert all(name.startswith(("pilot: ", "full: ")) for name in names)
+
+
+def test_interventions_of_another_model_s_study_stay_with_that_model(tmp_path):
+    other = World(examples=6, layers=6, heads=4, num_untuned=4, num_learned=5, weights="b" * 64)
+    studies = [write_study(tmp_path / n, [w], FEW) for n, w in (("a", WORLD), ("b", other))]
+    for group in analyse(studies).groups:
+        (task,) = group.tasks
+        assert len(task.baselines) == 8
+        assert {each.file.startswith(str(studies[0])) for each in task.interventions} == {
+            group.weights_sha256 == WORLD.weights
+        }
+
+
+def test_a_file_that_is_named_comes_before_a_study_s_own(tmp_path):
+    study = write_study(tmp_path / "s", [WORLD], FEW)
+    runs = [(f, Tuned(1.0, 0.7, "real", "real", 0)) for f in (study / "runs").glob("*real-real*")]
+    file = write_reference(tmp_path / "mine.json", WORLD, runs[:1])
+    (task,) = analyse([study], [file]).groups[0].tasks
+    assert task.reference.source == str(file)
+
+
+def test_a_ceiling_of_other_thresholds_is_none(tmp_path):
+    real = [Tuned(1.0, 0.7, "real", "real", seed) for seed in (100, 101)]
+    folders = [write_run(tmp_path / f"real-{r.seed}", WORLD, r) for r in real]
+    file = write_reference(tmp_path / "ref.json", WORLD, list(zip(folders, real, strict=True)))
+    runs = [write_run(tmp_path / "x", WORLD, Tuned(0.5, 0.5))]
+    assert analyse(runs, [file]).groups[0].tasks[0].ceiling["recall"].n == 2
+    assert analyse(runs, [file], Limits(tau=0.05)).groups[0].tasks[0].ceiling == {}

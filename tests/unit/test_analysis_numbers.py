@@ -145,7 +145,7 @@ def test_members_of_a_reference_file_are_no_points(tmp_path, runs):
     assert named["third"].is_point
     assert named["third"].compared_with == str(file)
     assert task.reference.members == [folder.name for folder in folders]
-    assert task.ceiling["recall"].n == 3
+    assert task.ceiling["recall"].n == 1  # the only point among the real runs
     assert [s.runs for s in task.settings if s.kind == "real"] == [["third"]]
     # A member is compared with the other real runs: the mean of the two that are left.
     first, *others = [last_scores(folder).scores for folder in (*folders, third)]

@@ -69,6 +69,28 @@ def test_what_tasks_explain_is_taken_out():
     within = correlate_settings(x, y, settings, seed=0, tasks=tasks.tolist())
     assert within.p_value > 0.05
     assert within.n == 20
+    with_levels = correlate_settings(x, y, settings, seed=0, tasks=tasks.tolist(), centred=False)
+    assert with_levels.spearman == correlate_settings(x, y, settings, seed=0).spearman > 0.5
+    assert with_levels.p_value > 0.05  # settings change places within their task
+
+
+def test_what_tasks_explain_makes_no_measure_the_better_one():
+    """One measure tells the tasks apart and nothing else, the other goes with y within them."""
+    rng = np.random.default_rng(0)
+    tasks = np.repeat([0.0, 1.0], 12)
+    own = rng.standard_normal(24)
+    y = 9 * tasks + own
+    levels, within = tasks + 0.01 * rng.standard_normal(24), own + 0.1 * rng.standard_normal(24)
+    settings = [f"s{i}" for i in range(24)]
+    assert rho_difference(levels, within, y, settings, seed=0).value > 0
+    told = rho_difference(levels, within, y, settings, seed=0, tasks=tasks.tolist())
+    assert told.high < 0
+
+
+def test_a_measure_of_the_wrong_sign_says_less_than_none():
+    x, y, settings = study(noise=0.05)
+    noise = np.random.default_rng(5).standard_normal(40)
+    assert rho_difference(-x, noise, y, settings, seed=0).high < 0
 
 
 def test_a_setting_of_two_tasks_is_two_and_a_task_of_one_setting_is_none():
@@ -104,7 +126,7 @@ def test_the_better_of_two_measures_is_told():
     assert found.n == 20
     assert found.value == pytest.approx(
         rho_of_settings(x, y, settings, seed=0).value
-        - abs(rho_of_settings(noise, y, settings, seed=0).value)
+        - rho_of_settings(noise, y, settings, seed=0).value
     )
     assert 0 < found.low < found.value < found.high
     same = rho_difference(x, x, y, settings, seed=0)

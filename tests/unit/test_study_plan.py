@@ -7,7 +7,7 @@ import pytest
 
 from sce.config import composed
 from sce.errors import InputError
-from sce.studies.checking import checked
+from sce.studies.checking import check_data, checked
 from sce.studies.estimate import duration, estimate
 from sce.studies.folder import begin, differences, read_jobs, started_in
 from sce.studies.plan import DIR, Command, Job, jobs_of, kind_of
@@ -116,6 +116,12 @@ def test_what_kind_of_data_a_setting_is(overrides, kind):
     assert kind_of(overrides) == kind
 
 
+def test_without_a_cell_it_is_the_task_s_own_which_a_path_makes_real():
+    assert kind_of(["data.num_train=8"]) == kind_of([]) == "synthetic"
+    assert kind_of(["data.num_train=8"], "real") == "limited"
+    assert kind_of([], "real") == "real"
+
+
 def test_a_command_names_the_last_scores_that_are_there(tmp_path):
     command = Command("headset", (f"files=[{DIR}/a/heads/last.json,{DIR}/b/heads/last.json]",), "o")
     for run, step in (("a", 4), ("a", 12), ("b", 8)):
@@ -132,7 +138,7 @@ def test_a_command_names_the_last_scores_that_are_there(tmp_path):
 
 
 def check(options: StudyOptions) -> dict[str, float]:
-    return checked(jobs_of(options, "none"), Path("/s"), EstimateOptions(), composed)
+    return dict(checked(jobs_of(options, "none"), Path("/s"), EstimateOptions(), composed).tokens)
 
 
 def test_every_command_of_a_plan_is_one_that_its_program_takes():
@@ -152,12 +158,40 @@ def test_every_command_of_a_plan_is_one_that_its_program_takes():
             "no cell",
         ),
         ({"tasks": {"long": TaskStudy(every=["data=mdqa"])}}, "study.tasks.mdqa"),
+        (
+            {"tasks": {"mdqa": TaskStudy(settings={"many": ["data.num_documents=9"]})}},
+            "mdqa-many-seed0: data.num_documents is 9, and 3 for other runs of its task",
+        ),
     ],
 )
 def test_a_wrong_option_is_named_with_its_job_before_anything_runs(changes, message):
     with pytest.raises(Exception, match=message) as error:
         check(study(**changes))
     assert isinstance(error.value, InputError)
+
+
+def runs_of(**task):
+    options = study(tasks={"mdqa": TaskStudy(**task)})
+    return checked(jobs_of(options, "none"), Path("/s"), EstimateOptions(), composed).runs
+
+
+def test_data_that_a_setting_lacks_is_named_before_anything_runs():
+    """Of 240 questions of the sample few ask where; the setting comes last."""
+    limited = ["data.concept=limited", "data.context=real", "data.limited=where"]
+    runs = runs_of(train=["data.num_train=96"], settings={"x": SYMBOLIC, "where": limited})
+    with pytest.raises(InputError, match=r"mdqa-where-seed0: data.num_train=96, but the split has"):
+        check_data(runs)
+    assert check_data({name: run for name, run in runs.items() if "where" not in name}) == []
+
+
+def test_real_seeds_that_meet_the_same_questions_are_warned_of():
+    (warning,) = check_data(runs_of(train=["data.num_train=200"]))
+    assert "real runs tune on 200 of 240 questions" in warning
+
+
+def test_a_context_that_no_question_fits_is_found_before_anything_runs():
+    with pytest.raises(InputError, match=r"mdqa-reference-seed100: .*over data.context_tokens=40"):
+        check_data(runs_of(every=["data.context_tokens=40"]))
 
 
 @pytest.mark.parametrize(

@@ -225,6 +225,22 @@ def first_prediction(run, options, tmp_path) -> str:
     return words[0]
 
 
+def test_a_target_with_all_heads_of_the_source_is_patched_without_a_complement(
+    run, scores, adapters
+):
+    result, _ = run(
+        "method=patch",
+        f"source={adapters['real']}",
+        f"target={adapters['synthetic']}",
+        f"source_scores={scores}",
+        f"target_scores={scores}",
+        "direction=forward",
+    )
+    sets = {s["name"] for s in result["directions"]["forward"]["sets"]}
+    assert "complement" not in sets and {"intersection", "all"} <= sets
+    assert any("sets=complement is left out" in warning for warning in result["warnings"])
+
+
 @pytest.mark.parametrize("direction", ["forward", "both"])
 def test_patching_leaves_results_table_and_figure(
     run, scores, other_scores, adapters, direction, caplog
@@ -335,7 +351,10 @@ BOTH = [*PATCH, "source_scores={scores}", "target_scores={other}"]
         (["method=patch"], "needs source=FOLDER and target=FOLDER"),
         ([*PATCH], "needs source_scores=A.json and target_scores=B.json"),
         ([*PATCH, "source_scores={scores}", "target_scores={disjoint}"], "intersection is empty"),
-        ([*PATCH, "source_scores={scores}", "target_scores={scores}"], "complement is empty"),
+        (
+            [*PATCH, "source_scores={scores}", "target_scores={scores}", "sets=[complement]"],
+            "complement is empty",
+        ),
         ([*BOTH, "sets=[]"], "the list is empty"),
         ([*BOTH, "sets=[some]"], "choose from intersection"),
         ([*BOTH, "sets=[all,all]"], "stands there twice"),

@@ -55,7 +55,7 @@ def rhos(group: Group, task: str | None) -> Chart | None:
     rows: Rows = []
     for rho in group.correlations:
         found = rho.found
-        if rho.task == task and not rho.without_task_means and found.spearman is not None:
+        if rho.task == task and rho.is_told and found.spearman is not None:
             own = Estimate(found.spearman, found.spearman_low, found.spearman_high, found.n)
             p = "" if found.p_value is None else f", p {found.p_value:.2g}"
             least = found.smallest_detectable
@@ -148,7 +148,7 @@ def _rho_panel(group: Group, task: Task, found: RhoOverTau, ends: tuple[float, f
     every = [mark for each in marks for mark in each]
     chart = alt.layer(band, *every, line).properties(width=290, height=190)
     most = max(row["n"] for row in rows)
-    return titled(chart, SHORT[found.measure], f"n = {most} synthetic settings")
+    return titled(chart, SHORT[found.measure], f"n = {most} synthetic, limited and mixed settings")
 
 
 def predictors(group: Group, task: Task) -> Chart | None:
@@ -177,7 +177,8 @@ def predictors(group: Group, task: Task) -> Chart | None:
     one = ruler(1.0, "x", CHANCE, (2, 2))
     chart = alt.layer(*one, bars, dots, texts).properties(width=420, height=alt.Step(30))
     lines = (
-        f"Each of n = {rows[0]['ratio_n']} synthetic settings predicted from the others.",
+        f"Each of n = {rows[0]['ratio_n']} synthetic, limited and mixed settings, predicted from "
+        "the others.",
         "Bars: 95%, bootstrap over settings. Dotted: no better than the mean of the others.",
         f"Numbers: mean absolute error in F1 (the mean's own: {of_mean:.3f}).",
     )
@@ -241,7 +242,7 @@ def _says(found: Sequence[Rho], task: str, measure: str) -> list[str]:
     """Rho with n, interval, p and what could have been shown: without and with real points."""
     lines = []
     for rho in found:
-        if (rho.task, rho.measure, rho.without_task_means) != (task, measure, False):
+        if (rho.task, rho.measure, rho.is_told) != (task, measure, True):
             continue
         own = rho.found
         if own.spearman is None:

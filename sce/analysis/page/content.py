@@ -71,7 +71,7 @@ def _group(group: Group) -> Plain:
                 "runs": rho.num_runs,
             }
             for rho in group.correlations
-            if not rho.without_task_means
+            if rho.is_told
         ],
         "figures": figures(group),
     }

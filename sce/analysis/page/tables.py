@@ -15,7 +15,7 @@ from sce.stats import Estimate
 Table = dict[str, Any]
 Row = list[Any]
 OVER = ("recall", "recall_learned", "precision", "jaccard")
-POINTS = {"synthetic": "synthetic settings", "all": "with real and untuned"}
+POINTS = {"synthetic": "synthetic, limited and mixed settings", "all": "with real and untuned"}
 
 
 def estimate(found: Estimate | None) -> list[Any] | None:
@@ -52,7 +52,7 @@ def rhos(group: Group, task: str | None) -> list[Table]:
         for each in group.questions
         if each.task == task
     ]
-    columns = ("question", "points", "|rho| higher by", "error of prediction, ratio", "settings")
+    columns = ("question", "points", "rho higher by", "error of prediction, ratio", "settings")
     return [
         _table("Correlation with F1", (*names.split(","), "settings", "runs"), rows),
         _table("Which measure says more", columns, asked),

@@ -59,7 +59,7 @@ function tiles(own, name) {
       make("span", { class: "bounds", text: bounds(rho.rho) })));
   const n = found[0].n;
   return make("div", {},
-    make("p", { class: "quiet", text: `Spearman rho with F1 and its 95% interval, n = ${n} synthetic settings` }),
+    make("p", { class: "quiet", text: `Spearman rho with F1 and its 95% interval, n = ${n} synthetic, limited and mixed settings` }),
     make("dl", { class: "tiles" }, ...found.map(tile)));
 }
 

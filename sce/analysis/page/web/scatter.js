@@ -91,7 +91,7 @@ function scatterWords(task, rows) {
   const said = rho.filter((each) => each.rho).map((each) => {
     const p = each.p === null ? "" : `, p = ${fixed(each.p, 4)}`;
     const least = each.least === null ? "" : `; |rho| below ${each.least.toFixed(2)} could not have been shown`;
-    return `${each.points === "all" ? "with real and untuned" : "synthetic settings"}: rho ${interval(each.rho)}${p}, n = ${each.n}${least}`;
+    return `${each.points === "all" ? "with real and untuned" : "synthetic, limited and mixed settings"}: rho ${interval(each.rho)}${p}, n = ${each.n}${least}`;
   });
   const n = [...new Set(rows.map((row) => row.examples))].join(", ");
   return [
