@@ -1,18 +1,20 @@
 """From a typed config to what training and scoring share: model source, data, settings."""
 
+import hashlib
 import math
 import platform
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from sce.commands import RunConfig
+from sce.commands import RunConfig, TrainConfig
 from sce.data.build import build_missing, open_splits
 from sce.data.encode import Encoder
 from sce.data.plan import Plan, plan_splits
@@ -27,6 +29,7 @@ from sce.model import attention, build, extras, rope
 from sce.model.source import Source, find, load_config, load_tokenizer
 from sce.options import LoraOptions
 from sce.records import RunFacts
+from sce.reference import greedy_sibling
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,11 @@ class Parts:
             f"prompts of up to {longest} tokens, but {self.source.name} has positions for {limit}; "
             f"{advice}"
         )
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Greedy tokens an answer at most."""
+        return self.config.max_new_tokens or MAX_NEW_TOKENS[self.config.data.task]
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """An answer's text."""
@@ -145,7 +153,7 @@ def settings(
         ids = range(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
         canonical = canonical_ids(parts.tokenizer.batch_decode([[i] for i in ids]))
     return DecodeSettings(
-        max_new_tokens=config.max_new_tokens or MAX_NEW_TOKENS[config.data.task],
+        max_new_tokens=parts.max_new_tokens,
         end_ids=frozenset(build.end_token_ids(model)),
         scorers=scorers,
         modes=modes,
@@ -217,6 +225,36 @@ def facts(parts: Parts, *, run: str, run_dir: Path, study: str | None = None) ->
             **{name: version(name) for name in packages},
         },
     )
+
+
+def recipe(config: TrainConfig, parts: Parts, world_size: int) -> dict[str, Any]:
+    """What a run that goes on must not change, besides model and data, by the options' names.
+
+    Raises:
+        InputError: fewer examples than one optimiser step takes.
+    """
+    trainer = config.trainer
+    a_step = config.batch.train * trainer.accumulate_grad_batches * world_size
+    num_train = parts.splits["train"].card["num_examples"] // config.data.questions_per_context
+    if num_train < a_step:
+        raise InputError(
+            f"data.train has {num_train} examples, fewer than the {a_step} of one optimiser step: "
+            f"batch.train={config.batch.train} x {trainer.accumulate_grad_batches} batches x "
+            f"{world_size} devices"
+        )
+    groups = {"lora": config.lora, "optimizer": config.optimizer, "scorer": config.scorer}
+    options = {f"{group}.{n}": v for group, o in groups.items() for n, v in asdict(o).items()}
+    options |= {"trainer.precision": trainer.precision, "batch.eval": config.batch.eval}
+    options |= {"trainer.gradient_clip_val": trainer.gradient_clip_val}
+    options |= {"max_new_tokens": parts.max_new_tokens}
+    reference = None if config.reference.path is None else _files_sha256(config.reference.path)
+    return {**options, "sha256 of reference.path": reference, "examples a step": a_step}
+
+
+def _files_sha256(reference: str) -> str:
+    """Identity of a reference's file, together with the greedy one beside it."""
+    files = [Path(reference), greedy_sibling(Path(reference))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file)).hexdigest()
 
 
 def _revision(source: Source) -> str | None:

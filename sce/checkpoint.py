@@ -80,9 +80,10 @@ def read(file: Any, known: RunFacts) -> dict[str, Any]:
             "with the version that wrote it, or start anew"
         )
     for name, value in known.identity.items():
-        if theirs.get(name) != value:
+        # What is missing was not noted yet when the run began.
+        if theirs.get(name, value) != value:
             raise InputError(
-                f"resume=true: the run has {name}={theirs.get(name)}, this command {name}={value}; "
+                f"resume=true: the run has {name}={theirs[name]}, this command {name}={value}; "
                 f"repeat the options it was started with ({known.run_dir}/config.yaml)"
             )
     return saved

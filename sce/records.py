@@ -78,7 +78,7 @@ class RunFacts:
     """The backend that was taken; scores do not depend on it."""
     versions: Mapping[str, str] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
-    """Adapter, optimiser and examples a step, by the names of the options."""
+    """What else a resumed run shares (sce.assemble.recipe), by the names of the options."""
     warnings: tuple[str, ...] = ()
     """What differs between the run and its reference without being wrong."""
 

@@ -72,7 +72,7 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
 
     quiet_libraries()
 
-    from sce.assemble import assemble, facts
+    from sce.assemble import assemble, facts, recipe
     from sce.data.datamodule import SplitsDataModule
     from sce.data_options import SPLITS
 
@@ -86,7 +86,7 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
     known = facts(parts, run=run_dir.name, run_dir=run_dir, study=config.study)
     known = _with_reference(config, known, overrides)
     trainer = _trainer(config, run_dir)
-    known = replace(known, recipe=_recipe(config, parts, trainer.world_size))
+    known = replace(known, recipe=recipe(config, parts, trainer.world_size))
     resumed = _checkpoint_to_resume(config, known)
     module = _module(config, parts, known)
     config_yaml = OmegaConf.to_yaml(OmegaConf.create(_plain(config)))
@@ -208,26 +208,6 @@ def _trainer(config: TrainConfig, run_dir: Path) -> "L.Trainer":
         raise InputError(f"trainer: Lightning refuses these options: {line}") from error
     require_launched(trainer.num_devices, trainer.num_nodes)
     return trainer
-
-
-def _recipe(config: TrainConfig, parts: "Parts", world_size: int) -> dict[str, Any]:
-    """What a run that goes on must not change, besides model and data, by the options' names.
-
-    Raises:
-        InputError: fewer examples than one optimiser step takes.
-    """
-    plain, accumulate = _plain(config), config.trainer.accumulate_grad_batches
-    options = {f"{part}.{n}": v for part in ("lora", "optimizer") for n, v in plain[part].items()}
-    a_step = config.batch.train * accumulate * world_size
-    num_train = parts.splits["train"].card["num_examples"] // config.data.questions_per_context
-    if num_train < a_step:
-        raise InputError(
-            f"data.train has {num_train} examples, fewer than the {a_step} of one optimiser step: "
-            f"batch.train={config.batch.train} x {accumulate} batches x {world_size} devices"
-        )
-    names = ("precision", "gradient_clip_val")
-    options |= {f"trainer.{name}": plain["trainer"][name] for name in names}
-    return {**options, "examples a step": a_step}
 
 
 def _checkpoint_to_resume(config: TrainConfig, known: "RunFacts") -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """A run that was killed or told to stop, wherever it was, ends as if nothing had happened."""
 
 import csv
+import json
 import signal
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from callbacks import GracefulStop, RunCheckpoint, RunRecords
-from runs import run_train
+from runs import run_score, run_train
 from sce.checkpoint import SCHEMA, unpack
 from sce.errors import InputError, StoppedBySignal
 from sce.module import SceModule
@@ -269,6 +270,10 @@ def test_counters_of_micro_batches_are_told_in_the_new_ones(old, new, behind):
         ("batch.train=1", "examples a step=4, this command examples a step=2"),
         ("trainer.gradient_clip_val=0.5", "gradient_clip_val"),
         ("model.dtype=bfloat16", "dtype=float32, this command dtype=bfloat16"),
+        ("scorer.tau=0.2", r"scorer\.tau=0\.1, this command scorer\.tau=0\.2"),
+        ("scorer.k=3", r"scorer\.k=20, this command scorer\.k=3"),
+        ("max_new_tokens=5", "max_new_tokens=4, this command max_new_tokens=5"),
+        ("batch.eval=3", r"batch\.eval=4, this command batch\.eval=3"),
     ],
 )
 def test_another_recipe_is_refused_before_the_weights_load(
@@ -279,6 +284,25 @@ def test_another_recipe_is_refused_before_the_weights_load(
     monkeypatch.setattr(build, "load_model", kill)
     with pytest.raises(InputError, match=message):
         run_train(tiny_folder, *OPTIONS, f"run_dir={whole}", "resume=true", override)
+
+
+def test_another_reference_is_refused_the_same_one_elsewhere_is_not(tiny_folder):
+    def run(*more):
+        few = ("trainer.max_steps=1", "scorer.k=3", "optimizer.lr=0.02", "run_dir=mine")
+        return run_train(tiny_folder, *few, *more)
+
+    run_score(tiny_folder, "out=one.json")
+    run("reference.path=one.json")
+    Path("moved.json").write_bytes(Path("one.json").read_bytes())
+    run("reference.path=moved.json", "resume=true")
+    content = json.loads(Path("one.json").read_text())
+    content["scores"][0][0] += 0.5
+    content["per_example"] = None
+    Path("one.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"this command sha256 of reference\.path="):
+        run("reference.path=one.json", "resume=true")
+    with pytest.raises(InputError, match=r"this command sha256 of reference\.path=None"):
+        run("resume=true")
 
 
 @pytest.mark.parametrize(
