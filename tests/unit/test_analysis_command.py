@@ -42,7 +42,7 @@ def test_the_command_leaves_findings_and_tables_and_says_what_it_found(study, tm
     assert findings["schema"] == "sce.findings/1"
     assert findings["study"] == "a-study"
     assert "mdqa: recall of the reference's heads goes with F1 beyond chance: rho " in printed
-    assert "n = 9 synthetic settings (18 runs)" in printed
+    assert "n = 9 synthetic, limited and mixed settings (18 runs)" in printed
     assert "could not have been shown" in printed
     assert "ceiling" in printed
     assert "Does recall learned say more of F1 than recall?" in printed
