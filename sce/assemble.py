@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.compute as pc
 import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
@@ -54,10 +56,10 @@ class Parts:
         """The planned splits, built where they never were, and what was compared between them.
 
         Raises:
-            InputError: prompts that the model has no positions for.
+            InputError: prompts, or the answers behind them, that the model has no positions for.
         """
         built = open_splits(build_missing(self.plan, self.encoder))
-        self._require_positions(max(split.max_prompt_tokens for split in built[0].values()))
+        self._require_positions(max(self._positions_taken(split) for split in built[0].values()))
         return built
 
     @property
@@ -65,25 +67,35 @@ class Parts:
         """The planned splits, mapped into memory."""
         return self.built[0]
 
+    def _positions_taken(self, split: Split) -> int:
+        """Tokens of the longest prompt and answer together, the gold one or one that is emitted."""
+        column = split.table.data.column("target_ids")
+        # pyarrow makes its functions when it is imported, where pyright cannot see them.
+        targets = pc.list_value_length(column).to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
+        trained = split.name == "train" and isinstance(self.config, TrainConfig)
+        answers = targets if trained else np.maximum(targets, self.max_new_tokens)
+        return int((split.column("length") + answers).max())
+
     def _require_positions(self, longest: int) -> None:
-        """Refuse prompts longer than what the model was made for, unless its RoPE is changed."""
-        options, limit = self.config.model, self.max_positions
-        if limit is None or options.rope_theta not in (None, self.own_rope_theta):
+        """Refuse what is longer than the model was made for, unless its RoPE is stretched."""
+        options, limit, own = self.config.model, self.max_positions, self.own_rope_theta
+        larger = own is not None and options.rope_theta is not None and options.rope_theta > own
+        if limit is None or larger:
             return
         if options.scaling is not None:
             limit = rope.positions(limit, options.scaling)
         if longest <= limit:
             return
         advice = "lower data.context_tokens or data.num_documents"
-        if self.own_rope_theta is not None:
+        if own is not None:
             factor = math.ceil(longest / (self.max_positions or limit))
             advice += (
                 f", or change RoPE: 'model.rope_scaling={{type: yarn, factor: {factor}}}', or a "
-                f"model.rope_theta above its own {self.own_rope_theta:g}"
+                f"model.rope_theta above its own {own:g}"
             )
         raise InputError(
-            f"prompts of up to {longest} tokens, but {self.source.name} has positions for {limit}; "
-            f"{advice}"
+            f"prompts with their answers take up to {longest} tokens, but {self.source.name} has "
+            f"positions for {limit}; {advice}"
         )
 
     @property
@@ -177,7 +189,7 @@ def scored_model(parts: Parts, adapter: Path | None) -> nn.Module:
     """The model to score, in eval mode on the best device.
 
     Raises:
-        InputError: prompts that it has no positions for; found before its weights load.
+        InputError: what it has no positions for; found before its weights load.
     """
     _ = parts.splits
     base = build.load_model(parts.source, parts.config.model, parts.attention)

@@ -206,17 +206,50 @@ def test_prompts_beyond_the_positions_are_refused_before_weights_load(short_fold
         assert "\n" not in str(e.value)
     with pytest.raises(InputError, match="positions for 64"):
         run_train(short_folder, "model.rope_theta=10000")  # the model's own
+    with pytest.raises(InputError, match="positions for 64"):
+        run_train(short_folder, "model.rope_theta=5000")  # turns faster still
     with pytest.raises(InputError, match="positions for 128"):
         run_train(short_folder, "model.rope_scaling={type: linear, factor: 2}")
+
+
+class Loaded(Exception):
+    pass
+
+
+def test_answers_need_positions_too(save_model, tiny_folder, monkeypatch):
+    """Those emitted in scoring, and the gold ones, which may be longer."""
+
+    def load(*_args):
+        raise Loaded
+
+    monkeypatch.setattr(assemble.build, "load_model", load)
+    found = []
+    require = assemble.Parts._require_positions
+    monkeypatch.setattr(
+        assemble.Parts,
+        "_require_positions",
+        lambda self, longest: [found.append(longest), require(self, longest)],
+    )
+    with pytest.raises(Loaded):
+        run_score(tiny_folder, "max_new_tokens=30")
+    with pytest.raises(Loaded):
+        run_score(tiny_folder, "max_new_tokens=1")
+    emitted, gold = found
+    assert emitted - 30 < gold < emitted  # a prompt alone is shorter than with its gold answer
+    folder = save_model(tiny_llama_config(max_position_embeddings=emitted))
+    with pytest.raises(Loaded):
+        run_score(folder, "max_new_tokens=30")
+    with pytest.raises(InputError, match=f"up to {emitted + 1} tokens.*positions for {emitted};"):
+        run_score(folder, "max_new_tokens=31")
+    folder = save_model(tiny_llama_config(max_position_embeddings=gold - 1))
+    with pytest.raises(InputError, match=f"up to {gold} tokens.*positions for {gold - 1};"):
+        run_score(folder, "max_new_tokens=1")
 
 
 @pytest.mark.parametrize(
     "change", ["model.rope_theta=1e6", "model.rope_scaling={type: yarn, factor: 64}"]
 )
 def test_a_rope_change_opens_longer_prompts(short_folder, monkeypatch, change):
-    class Loaded(Exception):
-        pass
-
     def load(*_args):
         raise Loaded
 
