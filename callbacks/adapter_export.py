@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from sce.model.build import save_adapter
-from sce.model.weights import weights_sha256
+from sce.model.weights import recover_folder, replace_folder, weights_sha256
 from sce.module import SceModule
 from sce.parallel import trained_state
 from sce.records import write_json
@@ -18,8 +18,16 @@ class AdapterExport(Callback):
 
     With lora=none it is tuned_weights.safetensors and sce.json, which `adapter=` takes likewise.
     sce.json holds what PEFT does not: the RoPE change, the base model's identity, data, step and
-    the figures of that validation. The folder is replaced as a whole, so it always loads.
+    the figures of that validation. The folder is replaced as a whole: a run that was killed in
+    between finds the one before again when it goes on.
     """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Clear away what a killed run left."""
+        assert isinstance(pl_module, SceModule)
+        if trainer.is_global_zero:
+            recover_folder(pl_module.facts.run_dir / "adapter")
+            shutil.rmtree(pl_module.facts.run_dir / ".adapter-new", ignore_errors=True)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export; every rank takes part in gathering, rank 0 writes."""
@@ -58,5 +66,4 @@ class AdapterExport(Callback):
             "scores": mean.tolist(),
         }
         write_json(new / "sce.json", note)
-        shutil.rmtree(target, ignore_errors=True)
-        new.replace(target)
+        replace_folder(new, target)

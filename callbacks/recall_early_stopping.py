@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from sce.errors import InputError
+from sce.model.weights import recover_folder, replace_folder
 from sce.module import SceModule
 
 RISING = (
@@ -142,6 +143,7 @@ class RecallEarlyStopping(Callback):
         folder, step = pl_module.facts.run_dir, trainer.global_step
         if not self.restore or not trainer.is_global_zero or self._best_step == step:
             return
+        recover_folder(folder / "adapter-best")
         if not (folder / "adapter-best").is_dir():
             _log.info("no trained step was the best; adapter/ is that of step %d, the last", step)
             return
@@ -164,5 +166,4 @@ def _replace(source: Path, target: Path) -> None:
     new = target.with_name(f".{target.name}-new")
     shutil.rmtree(new, ignore_errors=True)
     shutil.copytree(source, new)
-    shutil.rmtree(target, ignore_errors=True)
-    new.replace(target)
+    replace_folder(new, target)

@@ -1,7 +1,7 @@
 """Weights on disk: the identity of a model, and GGUF weights turned into safetensors once.
 
 A model is identified by its weights, not by its name: a re-quantised or re-uploaded copy is another
-model, and a reference head set of one says nothing about the other.
+model, and a reference head set of one says nothing about the other. Folders are replaced whole.
 """
 
 import hashlib
@@ -96,3 +96,30 @@ def converted_gguf(file: Path) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Put a finished folder in another's place; killed at any time, it leaves one that is whole.
+
+    Args:
+        new: beside `target`, complete; it is moved.
+        target: there or not.
+    """
+    recover_folder(target)
+    old = _aside(target)
+    if target.is_dir():
+        target.replace(old)
+    new.replace(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover_folder(target: Path) -> None:
+    """Put back what a `replace_folder` that was killed had moved aside, or finish deleting it."""
+    old = _aside(target)
+    if old.is_dir() and not target.exists():
+        old.replace(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}-old")

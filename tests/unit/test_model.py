@@ -12,7 +12,7 @@ from conftest import tiny_llama_config
 from sce.data.batch import collate
 from sce.decode import DecodeSettings, decode
 from sce.errors import InputError
-from sce.model import build
+from sce.model import build, weights
 from sce.model import source as source_of_models
 from sce.model.attention import Choice
 from sce.model.capture import probing
@@ -230,3 +230,38 @@ def test_the_default_model_is_converted_once_and_has_its_published_shape(real_so
     assert getattr(model.config, "quantization_config", None) is None
     assert len(real_source.sha256) == 64
     assert find(ModelOptions()) == real_source
+
+
+class Killed(BaseException):
+    """What SIGKILL would leave, leaves this."""
+
+
+@pytest.mark.parametrize("calls", range(1, 4))
+def test_a_folder_is_replaced_whole_whenever_it_is_killed(tmp_path, monkeypatch, calls):
+    """Before each call that changes the disk; the run that goes on has one of the two."""
+    new, target = tmp_path / ".adapter-new", tmp_path / "adapter"
+    for folder, names in ((target, ("sce.json", "old")), (new, ("sce.json", "new"))):
+        folder.mkdir()
+        for name in names:
+            (folder / name).write_text(folder.name)
+    count = []
+
+    def killed(original):
+        def call(*args, **kwargs):
+            count.append(1)
+            if len(count) == calls:
+                raise Killed
+            return original(*args, **kwargs)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(weights.Path, "replace", killed(weights.Path.replace))
+        patch.setattr(weights, "recover_folder", lambda _: None)
+        patch.setattr(weights.shutil, "rmtree", killed(weights.shutil.rmtree))
+        with pytest.raises(Killed):
+            weights.replace_folder(new, target)
+    weights.recover_folder(target)
+    left = {path.name for path in target.iterdir()}
+    assert left == ({"sce.json", "old"} if calls < 3 else {"sce.json", "new"})
+    assert {path.name for path in tmp_path.iterdir()} <= {"adapter", ".adapter-new"}

@@ -204,6 +204,16 @@ def test_a_finished_run_whose_only_checkpoint_is_the_last_step_s_is_extended(tin
     assert steps == [3, 4]
 
 
+def test_an_adapter_that_was_being_replaced_is_there_again(tiny_folder):
+    run_dir = run_train(tiny_folder, "run_dir=mine")
+    held = {path.name: path.read_bytes() for path in (run_dir / "adapter").iterdir()}
+    (run_dir / "adapter").rename(run_dir / ".adapter-old")
+    (run_dir / ".adapter-new").mkdir()
+    run_train(tiny_folder, "run_dir=mine", "resume=true")
+    assert {path.name: path.read_bytes() for path in (run_dir / "adapter").iterdir()} == held
+    assert not list(run_dir.glob(".adapter-*"))
+
+
 def test_records_are_not_thrown_away_for_want_of_a_checkpoint(tiny_folder, tmp_path):
     run_dir = run_train(tiny_folder, "run_dir=mine")
     (run_dir / "checkpoints" / "last.ckpt").unlink()
