@@ -1,6 +1,7 @@
 """Which attention backend a run takes, and why no better one."""
 
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 
 import torch
@@ -93,7 +94,7 @@ def _lacking(backend: str, on_gpu: bool, dtype: str) -> str | None:
     if major not in needs.capabilities:
         known = " or ".join(f"{n}.x" for n in needs.capabilities)
         return f"a GPU of compute capability {known}, and this one is {major}.x"
-    return None
+    return _failure(needs)
 
 
 def _installed(module: str) -> bool:
@@ -101,3 +102,15 @@ def _installed(module: str) -> bool:
         return find_spec(module) is not None
     except ModuleNotFoundError:  # of flash_attn.cute where there is no flash_attn
         return False
+    except Exception:  # it is there; what is wrong with it is told when it is imported
+        return True
+
+
+def _failure(needs: _Flash) -> str | None:
+    """What a package that is installed fails with; a wheel for another torch or CUDA does."""
+    try:
+        import_module(needs.module)
+    except Exception as error:  # extensions raise whatever their loaders do
+        line = " ".join(str(error).split())[:160]
+        return f"a {needs.package} that loads ({type(error).__name__}: {line})"
+    return None

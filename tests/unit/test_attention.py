@@ -277,6 +277,7 @@ def test_auto_says_what_it_took_and_why(monkeypatch):
 
     def machine(capability: int, *modules: str) -> None:
         monkeypatch.setattr(choices, "find_spec", lambda name: name in modules or None)
+        monkeypatch.setattr(choices, "import_module", lambda name: None)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (capability, 0))
 
     machine(8)
@@ -305,6 +306,23 @@ def test_flash_attention_4_without_flash_attn_is_absent_and_no_error(monkeypatch
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     with pytest.raises(InputError, match="needs the package flash-attn-4"):
         attention.choose("flash_attention_4", on_gpu=True, dtype="bfloat16")
+
+
+def test_a_flash_attn_that_does_not_load_is_not_taken(monkeypatch, tmp_path):
+    """As a wheel for another torch does, whose parts fail with it."""
+    (tmp_path / "flash_attn").mkdir()
+    lines = "raise ImportError('flash_attn_2_cuda.so: undefined symbol:\\n _ZNK3c10')\n"
+    (tmp_path / "flash_attn" / "__init__.py").write_text(lines)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    choice = attention.choose("auto", on_gpu=True, dtype="bfloat16")
+    assert choice.backend == "sdpa"
+    why = "flash-attn that loads (ImportError: flash_attn_2_cuda.so: undefined symbol: _ZNK3c10)"
+    assert f"version 2 needs a {why}" in choice.reason
+    for backend in ("flash_attention_2", "flash_attention_4"):
+        with pytest.raises(InputError, match=r"undefined symbol.*; use attention=auto") as error:
+            attention.choose(backend, on_gpu=True, dtype="bfloat16")
+        assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("backend", attention.IMPLEMENTATIONS)
