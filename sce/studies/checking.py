@@ -8,7 +8,7 @@ from typing import Any
 from sce.commands import HeadsetConfig, RunConfig, ScoreConfig, TrainConfig
 from sce.errors import InputError
 from sce.intervene_options import InterveneConfig
-from sce.studies.estimate import tokens_read
+from sce.studies.estimate import examples_met, tokens_read
 from sce.studies.plan import DIR, Command, Job
 from sce.study_options import EstimateOptions
 
@@ -110,10 +110,11 @@ def check_data(runs: Mapping[str, TrainConfig]) -> list[str]:
                 encoders[model].encode(recipe.example(0))
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
-        num_train, at_hand = len(plan.recipes["train"]), len(plan.questions["train"])
-        if config.data.cells("train") == [("real", "real")] and 2 * num_train > at_hand:
+        met = min(len(plan.recipes["train"]), examples_met(config))
+        at_hand = len(plan.questions["train"])
+        if config.data.cells("train") == [("real", "real")] and 2 * met > at_hand:
             warnings[config.data.task] = (
-                f"data={config.data.task}: real runs tune on {num_train} of {at_hand} questions, "
+                f"data={config.data.task}: real runs tune on {met} of {at_hand} questions, "
                 "so seeds meet mostly the same ones, and the ceiling is hardly that of other real "
                 "data; lower data.num_train, or bring more questions"
             )

@@ -30,6 +30,12 @@ class Estimate:
     """Finished runs that it is taken from; 0: from study.estimate."""
 
 
+def examples_met(config: TrainConfig) -> int:
+    """Training examples that a run meets, each as often as it does."""
+    trainer, batch = config.trainer, config.batch.train * config.data.questions_per_context
+    return batch * trainer.accumulate_grad_batches * trainer.max_steps
+
+
 def tokens_read(config: object, options: EstimateOptions) -> float:
     """Tokens that a command reads, about.
 
@@ -43,11 +49,9 @@ def tokens_read(config: object, options: EstimateOptions) -> float:
     length = data.context_tokens or (data.num_documents or 1) * options.tokens_a_document
     num_val, num_reference = data.num_val or 100, data.num_reference or 100
     if isinstance(config, TrainConfig):
-        trainer = config.trainer
         # Step 0 is read from the first run's.
-        validations = max(1, -(-trainer.max_steps // config.val_every))
-        examples = config.batch.train * trainer.accumulate_grad_batches * trainer.max_steps
-        return length * (validations * (num_val + num_reference) + 3 * examples)
+        validations = max(1, -(-config.trainer.max_steps // config.val_every))
+        return length * (validations * (num_val + num_reference) + 3 * examples_met(config))
     if isinstance(config, InterveneConfig):
         return length * num_val * _PASSES[config.method]
     return length * num_reference

@@ -5,14 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from sce.config import composed
+from runs import configured
+from sce.config import CONF, composed
 from sce.errors import InputError
 from sce.studies.checking import check_data, checked
 from sce.studies.estimate import duration, estimate
 from sce.studies.folder import begin, differences, read_jobs, started_in
 from sce.studies.plan import DIR, Command, Job, jobs_of, kind_of
 from sce.studies.tell import plan_text
-from sce.study_options import EstimateOptions, InterventionStudy, StudyOptions, TaskStudy
+from sce.study_options import (
+    EstimateOptions,
+    InterventionStudy,
+    StudyConfig,
+    StudyOptions,
+    TaskStudy,
+)
 
 SYMBOLIC = ["data.concept=symbolic", "data.context=symbolic"]
 
@@ -185,8 +192,16 @@ def test_data_that_a_setting_lacks_is_named_before_anything_runs():
 
 
 def test_real_seeds_that_meet_the_same_questions_are_warned_of():
-    (warning,) = check_data(runs_of(train=["data.num_train=200"]))
+    few = ["data.num_train=200", "trainer.max_steps=24"]
+    assert check_data(runs_of(train=few)) == []  # 96 of 200, drawn for each seed
+    (warning,) = check_data(runs_of(train=["data.num_train=200", "trainer.max_steps=240"]))
     assert "real runs tune on 200 of 240 questions" in warning
+
+
+def test_the_quick_study_can_run_as_it_ships():
+    options = configured("study", StudyConfig, ["study=quick"], CONF / "studies").study
+    found = checked(jobs_of(options, "none"), Path("/s"), options.estimate, composed)
+    assert check_data(found.runs) == []
 
 
 def test_a_context_that_no_question_fits_is_found_before_anything_runs():
