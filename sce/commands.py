@@ -18,6 +18,7 @@ from sce.options import (
     ScorerOptions,
     require,
     require_in,
+    require_seed,
 )
 
 MODES = ("teacher_forced", "greedy", "prefill")
@@ -78,7 +79,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         require_in("mode", self.mode, MODES)
         require_in("match", self.match, MATCHES)
-        require(self.seed >= 0, f"seed must be >= 0, got {self.seed}")
+        require_seed(self.seed)
         most = self.max_new_tokens
         require(most is None or most >= 1, f"max_new_tokens must be >= 1, got {most}")
 
@@ -221,7 +222,7 @@ class DatasetConfig:
     def __post_init__(self) -> None:
         require_in("action", self.action, ("build", "show", "grid", "check"))
         require_in("split", self.split, SPLITS)
-        require(self.seed >= 0, f"seed must be >= 0, got {self.seed}")
+        require_seed(self.seed)
         require(self.action != "build" or self.out is not None, "action=build needs out=FOLDER")
         name = (self.out or "").removesuffix(".gz")
         require(

@@ -23,7 +23,7 @@ from sce.checkpoint import pack, unpack
 from sce.data.batch import IGNORE, Batch
 from sce.data.datamodule import REFERENCE, VAL
 from sce.decode import DecodeSettings, Outcome, decode
-from sce.errors import StoppedBySignal
+from sce.errors import InputError, StoppedBySignal
 from sce.logged import LogOnce
 from sce.metrics import metrics_for
 from sce.optimizer import adamw
@@ -137,12 +137,10 @@ class SceModule(L.LightningModule):
         loss, labels = totals.tolist()
         # DDP and FSDP average over ranks, hence the factor world_size.
         scale = self.trainer.world_size / labels
-        gradients = []
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    parameter.grad.mul_(scale)
-                    gradients.append(parameter.grad)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        for gradient in gradients:
+            gradient.mul_(scale)
         self.target_tokens += int(labels)
         self._labels, self._loss = 0, torch.zeros((), device=self.device)
         self._step_metrics = {
@@ -151,7 +149,10 @@ class SceModule(L.LightningModule):
             "train/learning_rate": optimizer.param_groups[0]["lr"],
         }
         if not math.isfinite(loss):
-            raise RuntimeError(f"the training loss is {loss} at step {self.global_step}")
+            raise InputError(
+                f"the training loss is {loss} at step {self.global_step + 1}: it has diverged; "
+                "start anew with a lower optimizer.lr or more optimizer.warmup_steps"
+            )
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take the step, then log it; Lightning counts it only after this hook."""
@@ -232,9 +233,8 @@ class SceModule(L.LightningModule):
         for name, metric in self.metrics.items():
             values = metric.compute().flatten()
             low, high = bootstrap_interval(values.tolist(), seed=0) or (None, None)
-            found |= {f"val/{name}": float(values.mean())}
+            found |= {f"val/{name}": float(values.mean()), "val/num_examples": float(len(values))}
             found |= {f"val/{name}_low": low, f"val/{name}_high": high}
-            found |= {"val/num_examples": float(len(values))}
         return found
 
     def _answer(self, outcome: Outcome) -> Answer:

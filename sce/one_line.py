@@ -8,6 +8,7 @@ import difflib
 import functools
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -39,6 +40,9 @@ def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
             # The reader of our output (| head) has gone.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
+        except KeyboardInterrupt:  # before or after training, which ends in good order
+            sys.stderr.write("sce: stopped by Ctrl-C\n")
+            sys.exit(128 + signal.SIGINT)
         except StoppedBySignal as stopped:
             if stopped.exit_code:
                 sys.stderr.write(f"sce: {stopped}\n")

@@ -4,6 +4,7 @@ Each dataclass is the signature of the part it configures. Wrong values raise `I
 typo stops the program before anything heavy is imported. Knows neither Hydra nor torch.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,11 @@ def require(condition: bool, message: str) -> None:
     """Raise `InputError(message)` unless `condition` holds."""
     if not condition:
         raise InputError(message)
+
+
+def require_seed(seed: int) -> None:
+    """Raise unless every library that is seeded takes `seed`: numpy's generators have 32 bits."""
+    require(0 <= seed < 2**32, f"seed must lie in 0..{2**32 - 1}, got {seed}")
 
 
 def require_in(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -213,9 +219,15 @@ class OptimizerOptions:
 
     def __post_init__(self) -> None:
         require(len(self.betas) == 2, f"optimizer.betas must be two numbers, got {self.betas}")
-        require(self.lr > 0, f"optimizer.lr must be > 0, got {self.lr}")
         require(
-            self.weight_decay >= 0, f"optimizer.weight_decay must be >= 0, got {self.weight_decay}"
+            all(0 <= beta < 1 for beta in self.betas),
+            f"optimizer.betas must lie in [0, 1), got {self.betas}",
+        )
+        for name, value in (("lr", self.lr), ("eps", self.eps)):
+            require(0 < value < math.inf, f"optimizer.{name} must be > 0 and finite, got {value}")
+        require(
+            0 <= self.weight_decay < math.inf,
+            f"optimizer.weight_decay must be >= 0 and finite, got {self.weight_decay}",
         )
         require(
             self.warmup_steps >= 0, f"optimizer.warmup_steps must be >= 0, got {self.warmup_steps}"

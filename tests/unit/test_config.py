@@ -6,6 +6,10 @@ import sys
 import pytest
 
 from conftest import ROOT
+from runs import configured
+from sce.commands import TrainConfig
+from sce.errors import InputError
+from sce.one_line import one_line_errors
 
 
 def sce(*arguments, command="train"):
@@ -29,7 +33,7 @@ def sce(*arguments, command="train"):
             "optimizer.lr=abc",
             "optimizer.lr: Value 'abc' of type 'str' could not be converted to Float",
         ),
-        ("optimizer.lr=-1", "optimizer.lr must be > 0, got -1.0"),
+        ("optimizer.lr=-1", "optimizer.lr must be > 0 and finite, got -1.0"),
         ("model=smolm2", "model=smolm2: no such option; did you mean 'smollm2'?"),
         ("mode=x", "mode=x: choose from teacher_forced, greedy"),
         (
@@ -47,6 +51,35 @@ def test_a_wrong_override_is_one_line_and_exit_code_2(override, message):
     assert message in result.stderr
     assert result.stderr.startswith("sce: ")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.betas=[0.9,1.0]", r"optimizer\.betas must lie in \[0, 1\), got \[0\.9, 1\.0\]"),
+        ("optimizer.betas=[-0.1,0.9]", r"optimizer\.betas must lie in \[0, 1\)"),
+        ("optimizer.betas=[0.9]", r"optimizer\.betas must be two numbers"),
+        ("optimizer.eps=-1", r"optimizer\.eps must be > 0 and finite, got -1\.0"),
+        ("optimizer.lr=nan", r"optimizer\.lr must be > 0 and finite, got nan"),
+        ("optimizer.weight_decay=inf", r"optimizer\.weight_decay must be >= 0 and finite"),
+        ("seed=99999999999", r"seed must lie in 0\.\.4294967295, got 99999999999"),
+        ("seed=-1", r"seed must lie in 0\.\.4294967295, got -1"),
+    ],
+)
+def test_a_value_out_of_range_is_refused(override, message):
+    with pytest.raises(InputError, match=message):
+        configured("train", TrainConfig, [override])
+
+
+def test_ctrl_c_outside_of_training_is_one_line(capsys):
+    @one_line_errors
+    def command():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stopped:
+        command()
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "sce: stopped by Ctrl-C\n"
 
 
 @pytest.mark.parametrize("command", ["train", "score", "headset", "write"])

@@ -378,6 +378,12 @@ def test_bad_input_is_an_error_of_the_user_s(tiny_folder, overrides, message):
     assert "\n" not in line
 
 
+def test_a_loss_that_diverged_is_one_line_that_says_what_to_do(tiny_folder):
+    steps = ("optimizer.lr=1e30", "optimizer.warmup_steps=0", "val_every=4")
+    with pytest.raises(InputError, match=r"loss is nan at step 2: .* a lower optimizer\.lr"):
+        run_train(tiny_folder, *steps)
+
+
 def test_splits_that_share_a_document_stop_the_run_before_anything_is_written(
     tiny_folder, tmp_path
 ):
