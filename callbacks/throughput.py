@@ -14,7 +14,7 @@ from torch import nn
 from sce.data.batch import Batch
 from sce.data.datamodule import REFERENCE
 from sce.errors import InputError
-from sce.model.flops import FlopCounter, spans
+from sce.model.flops import FlopCounter, peak_flops, spans
 from sce.module import SceModule
 
 
@@ -108,7 +108,7 @@ class Throughput(Callback):
         if self._tokens:
             metrics["perf/tokens_per_s_per_device"] = self._tokens / self._seconds
             metrics |= self._utilisation(_peak_flops(pl_module))
-        metrics["perf/peak_memory_gib"] = _peak_memory_gib()
+        metrics["perf/peak_memory_gib"] = _peak_memory_gib(pl_module.device)
         pl_module.hand_on(metrics)
         self._tokens, self._seconds = 0, 0.0
         self._needed, self._recomputed = 0.0, 0.0
@@ -130,15 +130,18 @@ def training_flops(model: nn.Module, lengths: Sequence[int]) -> float:
 
 
 def _peak_flops(pl_module: LightningModule) -> float | None:
-    """What this GPU can do a second in bfloat16, by Lightning's table; None if unknown."""
-    if pl_module.device.type != "cuda":
+    """What this GPU can do a second in bfloat16, by our table or Lightning's; None: unknown."""
+    device = pl_module.device
+    if device.type != "cuda":
         return None
-    return get_available_flops(pl_module.device, torch.bfloat16)
+    # Lightning knows no plain H200, takes an L40S for an L4 and counts some as if with sparsity.
+    known = peak_flops(torch.cuda.get_device_name(device))
+    return get_available_flops(device, torch.bfloat16) if known is None else known
 
 
-def _peak_memory_gib() -> float:
-    """Most that has been allocated on this GPU; without one, the process's largest resident set."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
+def _peak_memory_gib(device: torch.device) -> float:
+    """Most that was allocated on the run's GPU; on a CPU the process's largest resident set."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

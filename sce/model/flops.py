@@ -24,6 +24,19 @@ from sce.model.projections import HeadOutputs, head_outputs
 # layer is needed for a gradient.
 _LAST = re.compile(r"\.(down_proj|w2|fc2|dense_4h_to_h|mlp\.c_proj)\b")
 _LAYER = re.compile(r"\.(\d+)\.")
+# Part of a GPU's name -> dense bfloat16 operations a second, by the makers' data sheets; the first
+# that is found counts. What sheets give "with sparsity" is twice that, and nothing here is sparse.
+_PEAKS = (
+    (r"\bGB200\b", 2.5e15),
+    (r"\bB200\b", 2.25e15),
+    (r"\bH[12]00 NVL\b", 8.35e14),
+    (r"\bH100\b.*(PCIe|HBM2e)", 7.56e14),
+    (r"\b(GH200|H200|H100)\b", 9.89e14),
+    (r"\bA100\b", 3.12e14),
+    (r"\bL40S\b", 3.62e14),
+    (r"\bL40\b", 1.81e14),
+    (r"\bL4\b", 1.21e14),
+)
 Span = tuple[int, int]
 """(tokens, tokens before them that each of them sees beside those of its own span)."""
 
@@ -105,6 +118,12 @@ class FlopCounter:
         # Two products, of queries with keys and of weights with values.
         a_pair = 4.0 * heads.num_heads * heads.dim
         return _Attention(a_pair, window if local else None, self._goes_back(layer))
+
+
+def peak_flops(name: str) -> float | None:
+    """Dense bfloat16 operations that a GPU can do a second, by its name; None: not known here."""
+    # Names join their parts by spaces and hyphens: NVIDIA H200, NVIDIA A100-SXM4-80GB.
+    return next((peak for part, peak in _PEAKS if re.search(part, name)), None)
 
 
 def spans(batch: Batch) -> list[Span]:

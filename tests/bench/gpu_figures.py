@@ -21,12 +21,10 @@ with bare.stand_ins():
 
     from sce.decode import DecodeSettings, decode
     from sce.model.build import add_lora, base_of
-    from sce.model.flops import FlopCounter
+    from sce.model.flops import FlopCounter, peak_flops
     from sce.model.layers import wrap_layers
     from sce.options import LoraOptions, ModelOptions
 
-# Dense bfloat16 FLOPs a second by the makers' data sheets, the SXM part where there are several.
-PEAKS = {"B200": 2.25e15, "H200": 9.89e14, "H100": 9.89e14, "A100": 3.12e14, "L40S": 3.62e14}
 VALIDATE_EVERY, REFERENCE_EXAMPLES = 200, 32
 """Steps between validations, and examples scored in each, for the share of a training hour."""
 
@@ -134,8 +132,7 @@ def _adapted(bench: Bench) -> Any:
 def _peak(bench: Bench) -> float | None:
     if bench.device.type != "cuda":
         return None
-    name = torch.cuda.get_device_name()
-    return next((flops for part, flops in PEAKS.items() if part in name), None)
+    return peak_flops(torch.cuda.get_device_name())
 
 
 def _train(bench: Bench, tokens: int, recompute: str, repeats: int) -> dict[str, Any]:

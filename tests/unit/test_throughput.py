@@ -200,3 +200,49 @@ def test_an_architecture_that_cannot_be_counted_has_no_mfu(module, clock, monkey
     callback.on_validation_end(module.trainer, module)
     assert metrics(module)["perf/tokens_per_s_per_device"] == pytest.approx(2)
     assert not {"perf/mfu", "perf/hfu", "perf/recomputed_share"} & metrics(module).keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "tflops"),
+    [
+        ("NVIDIA H200", 989),
+        ("NVIDIA H200 NVL", 835),
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA H100 NVL", 835),
+        ("NVIDIA GH200 480GB", 989),
+        ("NVIDIA B200", 2250),
+        ("NVIDIA GB200", 2500),
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA L40S", 362),
+        ("NVIDIA L40", 181),
+        ("NVIDIA L4", 121),
+    ],
+)
+def test_the_peak_is_the_dense_rate_of_the_gpu_s_name(monkeypatch, name, tflops):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
+    on_gpu = SimpleNamespace(device=torch.device("cuda", 0))
+    assert throughput._peak_flops(on_gpu) == pytest.approx(tflops * 1e12)
+
+
+def test_lightning_is_asked_for_the_gpus_that_are_not_in_our_table(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA GeForce RTX 4090")
+    on_gpu = SimpleNamespace(device=torch.device("cuda", 0))
+    assert throughput._peak_flops(on_gpu) == pytest.approx(8.26e13)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA T400 4GB")
+    monkeypatch.setattr(throughput, "get_available_flops", lambda *_: None)
+    assert throughput._peak_flops(on_gpu) is None
+    assert throughput._peak_flops(SimpleNamespace(device=torch.device("cpu"))) is None
+
+
+def test_memory_is_that_of_the_device_the_run_is_on(monkeypatch):
+    """A run on the CPU of a machine with a GPU has its own."""
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda, "max_memory_allocated", lambda device=None: asked.append(device) or 2**31
+    )
+    assert throughput._peak_memory_gib(torch.device("cpu")) > 0
+    assert asked == []
+    assert throughput._peak_memory_gib(torch.device("cuda", 3)) == 2
+    assert asked == [torch.device("cuda", 3)]
