@@ -98,6 +98,26 @@ def test_a_backend_that_scores_otherwise_is_found(checks, monkeypatch):
         checks.backends(CPU, torch.bfloat16)
 
 
+@pytest.mark.parametrize(
+    ("key", "spoil", "message"),
+    [
+        (("ov_write", "teacher_forced"), lambda s: s * float("nan"), "not finite"),
+        (("copy", "teacher_forced"), lambda s: s * float("nan"), "not finite"),
+        # All the others score 0 under either backend.
+        (("copy", "teacher_forced"), torch.zeros_like, "does not score as eager"),
+    ],
+)
+def test_nan_and_the_heads_that_find_nothing_do_not_pass(checks, key, spoil, message):
+    eager = {name: torch.zeros(4, 8, 8) for name in (("ov_write", "teacher_forced"), key)}
+    eager["ov_write", "teacher_forced"][:] = 1.0
+    if key[0] == "copy":
+        eager[key][0, 0, :3] = 0.5
+    assert "100.0% of argmaxes equal" in checks._compare("sdpa", eager, eager, torch.float32)
+    found = {**eager, key: spoil(eager[key])}
+    with pytest.raises(RuntimeError, match=message):
+        checks._compare("sdpa", found, eager, torch.float32)
+
+
 def test_strategies_that_train_otherwise_are_found(checks, monkeypatch):
     monkeypatch.setattr(
         checks, "_fit", lambda device, strategy: [1.0, 0.9 + 1e-3 * (strategy == "ddp")]
