@@ -124,13 +124,16 @@ def recorded_scaling(recorded: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def own_scaling(config: PreTrainedConfig) -> dict[str, Any] | None:
-    """The scaling in a config, as `resolved` gives it, where it is linear; None for the rest.
+    """The scaling in a config, as `frequencies` takes it, where it is linear or LongRoPE's.
 
-    The others leave the first pairs alone, which tell of theta by themselves.
+    None for the rest: they leave the first pairs alone, which tell of theta by themselves.
     """
     for parameters in _global_sets(config):
         if parameters.get("rope_type") == "linear":
             return {"type": "linear", "factor": float(parameters["factor"])}
+        if parameters.get("rope_type") == "longrope":
+            # A factor a pair; tables are made with the short ones until a prompt is longer.
+            return {"type": "longrope", "factor": list(map(float, parameters["short_factor"]))}
     return None
 
 
@@ -168,13 +171,15 @@ def positions(own: int, scaling: RopeScaling) -> int:
 
 def frequencies(
     theta: float, num_pairs: int, scaling: Mapping[str, Any] | None
-) -> tuple[Float[Tensor, " pairs"], float]:
+) -> tuple[Float[Tensor, " pairs"], float | None]:
     """What tables must hold: radians a position of each pair, and the factor of cos and sin.
+
+    LongRoPE's factor of cos and sin is the model's own affair and None here: no change touches it.
 
     Args:
         theta: the base; pair i of n turns by theta^(-i/n) a position.
         num_pairs: half of the dimensions that are rotated.
-        scaling: as by `resolved`.
+        scaling: as by `resolved` or `own_scaling`.
     """
     plain = theta ** -(torch.arange(num_pairs, dtype=torch.float64) / num_pairs)
     if scaling is None:
@@ -182,6 +187,8 @@ def frequencies(
     factor = scaling["factor"]
     if scaling["type"] == "linear":
         return plain / factor, 1.0
+    if scaling["type"] == "longrope":
+        return plain / torch.tensor(factor, dtype=torch.float64), None
     original = scaling["original_max_position_embeddings"]
 
     def pair_turning(turns: int) -> float:
@@ -224,12 +231,12 @@ def _holds(
     """Whether one table, and the factor beside it, are what they must be."""
     table = table.flatten().double().cpu()
     expected, factor = frequencies(theta, table.numel(), scaling)
-    # A model's own scaling (llama3, longrope) leaves the highest frequencies as they are, so the
-    # second entry tells of theta for all of them.
+    # Other scalings of a model's own (llama3, yarn) leave the highest frequencies as they are, so
+    # the second entry tells of theta for all of them.
     compared = slice(None) if scaling is not None else slice(0, 2)
     module, _, buffer = name.rpartition(".")
     attribute = buffer.replace("original_", "").replace("inv_freq", "attention_scaling")
     own = getattr(model.get_submodule(module), attribute, 1.0)
     return torch.allclose(table[compared], expected[compared], rtol=1e-4, atol=0) and (
-        scaling is None or math.isclose(own, factor, rel_tol=1e-6)
+        scaling is None or factor is None or math.isclose(own, factor, rel_tol=1e-6)
     )

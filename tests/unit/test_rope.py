@@ -5,7 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, PhiConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    Phi3Config,
+    PhiConfig,
+)
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from conftest import tiny_llama_config
@@ -123,6 +130,38 @@ def test_a_model_s_own_interpolation_stays_under_a_new_theta(save_model):
     folder = save_model(tiny_llama_config(rope_parameters=own))
     model, _ = loaded(folder, rope_theta=1e6)
     expected = 1e6 ** (-torch.arange(0, 16, 2) / 16) / 4
+    torch.testing.assert_close(model.model.rotary_emb.inv_freq, expected)
+
+
+def longrope(theta: float, short: float) -> Phi3Config:
+    return Phi3Config(
+        **SMALL,
+        num_attention_heads=2,
+        pad_token_id=None,
+        max_position_embeddings=4096,
+        rope_parameters={
+            **{"rope_type": "longrope", "rope_theta": theta, "factor": 2.0},
+            **{"short_factor": [short + n / 16 for n in range(16)], "long_factor": [9.0] * 16},
+            "original_max_position_embeddings": 2048,
+        },
+    )
+
+
+@pytest.mark.parametrize("short", [1.0, 1.3])
+def test_longrope_divides_every_pair_by_a_factor_of_its_own(short):
+    own = rope.own_scaling(longrope(1e4, short))
+    model = AutoModelForCausalLM.from_config(longrope(1e6, short))
+    rope.check_tables(model, 1e6, own)
+    for theta, scaling in ((1e4, own), (1e6, rope.own_scaling(longrope(1e4, short + 0.1)))):
+        with pytest.raises(RuntimeError, match="did not reach inv_freq"):
+            rope.check_tables(model, theta, scaling)
+
+
+def test_a_longrope_model_takes_a_new_theta(save_model):
+    folder = save_model(longrope(1e4, 1.3))
+    model, _ = loaded(folder, rope_theta=1e6)
+    factors = 1.3 + torch.arange(16) / 16
+    expected = 1e6 ** (-torch.arange(0, 32, 2) / 32) / factors
     torch.testing.assert_close(model.model.rotary_emb.inv_freq, expected)
 
 
