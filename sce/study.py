@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import chdir
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -20,7 +21,7 @@ from sce.errors import InputError
 from sce.one_line import one_line_errors, run
 from sce.studies.checking import check_data, checked
 from sce.studies.estimate import estimate, remaining
-from sce.studies.folder import begin, read_jobs, require_own
+from sce.studies.folder import begin, read_jobs, require_own, started_in
 from sce.studies.jobs import is_done, run_job
 from sce.studies.launch import Launcher, launch
 from sce.studies.plan import Job, jobs_of
@@ -62,7 +63,9 @@ def study(config: StudyConfig) -> Path:
     tokens = known.tokens
     _log.info(plan_text(folder, jobs, estimate(folder, jobs, tokens, options.estimate)))
     left = {job.name for job in jobs if not is_done(folder, job)}
-    for line in check_data({job: own for job, own in known.runs.items() if job in left}):
+    with chdir(started_in(folder) or "."):
+        warnings = check_data({job: own for job, own in known.runs.items() if job in left})
+    for line in warnings:
         _log.warning("warning: %s", line)
     if config.dry_run:
         return folder

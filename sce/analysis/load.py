@@ -188,7 +188,8 @@ def _study(path: Path, found: Loaded) -> list[tuple[Path, Job]] | None:
             raise ValueError(f"schema {content['schema']!r}, not {STUDY_SCHEMA!r}")
         jobs = [_job(path, job) for job in content["jobs"] if job.get("folder")]
         others = [str(job["name"]) for job in content["jobs"] if not job.get("folder")]
-        found.studies.append((str(content["name"]), path))
+        if path not in (known for _, known in found.studies):
+            found.studies.append((str(content["name"]), path))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         found.skipped.append(Skipped(str(file), None, f"not a study ({what})"))
@@ -279,10 +280,12 @@ def _row(line: str) -> tuple[dict[str, Any] | None, str]:
 
 def _tell_studies_apart(found: Loaded) -> None:
     """Settings that several studies call alike are several settings."""
-    for name, study in found.studies if len(found.studies) > 1 else []:
+    names = [name for name, _ in found.studies]
+    for name, study in found.studies if len(names) > 1 else []:
+        shown = name if names.count(name) == 1 else str(study)
         for run in found.runs:
             if run.job and run.folder.is_relative_to(study):
-                run.job = replace(run.job, setting=f"{name}: {run.job.setting}")
+                run.job = replace(run.job, setting=f"{shown}: {run.job.setting}")
 
 
 def _tell_apart(runs: Sequence[RunFiles]) -> None:

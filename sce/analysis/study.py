@@ -42,7 +42,13 @@ def analyse(
     given = [*_given(files, list(groups)), *_of_studies(loaded)]
     extras = _Extras(loaded)
     found = [_group(key, tasks, given, limits, extras) for key, tasks in groups.items()]
-    warnings = []
+    used = {task.reference.source for group in found for task in group.tasks if task.reference}
+    warnings = [
+        f"reference {file} is not used: it was scored on other examples than the runs, or another "
+        "file was named first"
+        for file in map(str, files)
+        if file not in used
+    ]
     if len(found) > 1:
         parts = "; ".join(
             f"{group.name} ({sum(len(t.runs) for t in group.tasks)})" for group in found
@@ -67,7 +73,7 @@ class _Extras:
 
     def __init__(self, loaded: Loaded) -> None:
         self.studies = [folder for _, folder in loaded.studies]
-        self.jobs = [run.job for run in loaded.runs if run.job]
+        self.jobs = [(run.folder, run.job) for run in loaded.runs if run.job]
         self.skipped: list[Skipped] = []
 
     def add(self, task: Task, runs: Sequence[Member]) -> Task:
@@ -85,8 +91,9 @@ class _Extras:
         file = study / "knockout" / task / "results.json"
         files = [file] if file.is_file() else []
         found = [intervention(each, self.skipped, (None, None, None)) for each in files]
+        jobs = [job for folder, job in self.jobs if folder.is_relative_to(study)]
         for file in sorted((study / "patch").glob("*/results.json")):
-            job = next((job for job in self.jobs if file.parent.name in _folders_of(job)), None)
+            job = next((job for job in jobs if file.parent.name in _folders_of(job)), None)
             if job is not None and job.task != task:
                 continue
             about = (None, None, None) if job is None else (job.setting, job.kind, job.seed)

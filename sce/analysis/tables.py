@@ -2,12 +2,12 @@
 
 import csv
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from sce.analysis.findings import Findings, Group, Task
-from sce.analysis.parts import Curve, Run
+from sce.analysis.parts import Curve, Run, Skipped
 from sce.stats import Estimate
 
 Row = dict[str, Any]
@@ -34,14 +34,16 @@ def tables(found: Findings) -> dict[str, Table]:
 
 
 def save_tables(found: Findings, folder: Path) -> list[Path]:
-    """Write <name>.csv of every table; what does not exist is empty. Older tables go."""
+    """Write <name>.csv of every table; what does not exist is empty.
+
+    What was skipped has a file even if nothing was, so that none stays there of an earlier time.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.csv"):
-        old.unlink()
     files = []
-    for name, table in tables(found).items():
+    for name, table in {"skipped": [], **tables(found)}.items():
         file = folder / f"{name}.csv"
         columns = list(dict.fromkeys(column for row in table for column in row))
+        columns = columns or [field.name for field in fields(Skipped)]
         with file.open("w", encoding="utf-8", newline="") as stream:
             writer = csv.DictWriter(stream, columns)
             writer.writeheader()

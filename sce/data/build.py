@@ -34,7 +34,7 @@ from sce.data.plan import Plan
 from sce.data.recipe import Recipe
 from sce.data.splits import Overlap
 from sce.data.table import CARD, Split, finish, num_shards, read_split, write_shard
-from sce.data_options import SPLITS
+from sce.data_options import SHARES, SPLITS
 from sce.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -206,6 +206,8 @@ def _content(plan: Plan, recipe: Recipe, encoder: Encoder) -> dict[str, Any]:
     train = recipe.split == "train"
     if recipe.together == 1:
         options.pop("questions_per_context")
+    if tuple(options["shares"]) == SHARES:
+        options.pop("shares")
     if not train:
         options.pop("mix")
         options.pop("writer")

@@ -12,7 +12,7 @@ from sce.studies.estimate import examples_met, tokens_read
 from sce.studies.plan import DIR, Command, Job
 from sce.study_options import EstimateOptions
 
-_ROPE = ("rope_theta", "rope_scaling")
+_OF_MODEL = ("name_or_path", "revision", "dtype", "quantization", "rope_theta", "rope_scaling")
 # What of the data training alone sees; all else is the validation's and the reference's too.
 _OF_TRAINING = (
     *("concept", "context", "limited", "entity_base", "mix", "writer", "written", "built", "train"),
@@ -124,11 +124,12 @@ def check_data(runs: Mapping[str, TrainConfig]) -> list[str]:
 def _measured_by(config: TrainConfig) -> dict[str, Any]:
     """What F1 and head scores of a run depend on beside its training, by the option's name."""
     data = {k: v for k, v in asdict(config.data).items() if k not in _OF_TRAINING}
-    model = {k: getattr(config.model, k) for k in ("name_or_path", "dtype", *_ROPE)}
+    if config.data.val.path is None or config.data.reference.path is None:  # dealt of the same file
+        data["train.path"] = config.data.train.path
     return {
         **{f"data.{name}": value for name, value in data.items()},
-        "data.train.path": config.data.train.path,
-        **{f"model.{name}": value for name, value in model.items()},
+        **{f"model.{name}": getattr(config.model, name) for name in _OF_MODEL},
+        "attention": config.attention,
         "max_new_tokens": config.max_new_tokens,
         "batch.eval": config.batch.eval,
         "scorer": config.scorer.name,
@@ -140,11 +141,11 @@ def _measured_by(config: TrainConfig) -> dict[str, Any]:
 def _require_alike(job: Job, config: TrainConfig, usual: Mapping[str, Any]) -> None:
     """Refuse a setting that is validated unlike the others of its task."""
     for name, value in _measured_by(config).items():
-        if value != usual[name]:
+        if value != usual.get(name):
             raise InputError(
-                f"{job.name}: {name} is {value}, and {usual[name]} for other runs of its task; all "
-                "are validated alike, since they share one step 0 and one reference: put it into "
-                f"study.every or study.tasks.{job.task}.every"
+                f"{job.name}: {name} is {value}, and {usual.get(name)} for other runs of its task; "
+                "all are validated alike, since they share one step 0 and one reference: put it "
+                f"into study.every or study.tasks.{job.task}.every"
             )
 
 

@@ -51,7 +51,8 @@ def tokens_read(config: object, options: EstimateOptions) -> float:
     if isinstance(config, TrainConfig):
         # Step 0 is read from the first run's.
         validations = max(1, -(-config.trainer.max_steps // config.val_every))
-        return length * (validations * (num_val + num_reference) + 3 * examples_met(config))
+        contexts = examples_met(config) / data.questions_per_context
+        return length * (validations * (num_val + num_reference) + 3 * contexts)
     if isinstance(config, InterveneConfig):
         return length * num_val * _PASSES[config.method]
     return length * num_reference

@@ -89,6 +89,8 @@ def _precious(folder: Path) -> bool:
 
 def started_in(folder: Path) -> Path | None:
     """The working directory that a study's relative paths are meant from; None: this one."""
+    if not (folder / FILE).is_file():
+        return None
     known = _content(folder).get("started_in")
     return Path(known) if known and Path(known).is_dir() else None
 

@@ -164,12 +164,19 @@ class _Task:
         commands = [
             self._train(folder, seed, [*options, f"reference.path={DIR}/{self.reference_file}"])
         ]
-        kind = kind_of(options, REAL if self._options.path else "synthetic")
+        kind = self._kind(options)
         patch = self.study.interventions.patch
         if patch is not None and kind != REAL and seed == self.study.seeds[0]:
             commands.append(self._patch(setting, seed, folder, patch))
         name = f"{self.task}-{setting}-seed{seed}"
         return Job(name, 2, self.task, kind, tuple(commands), setting, seed, folder)
+
+    def _kind(self, setting: Sequence[str]) -> str:
+        """Of what all runs share and the setting adds; the size that all share limits none."""
+        every = [*self._every, *self.study.train, *self._options.train]
+        shared = [o for o in every if not o.startswith("data.num_train=")]
+        named = any(o.startswith("data.train.path=") for o in shared)
+        return kind_of([*shared, *setting], REAL if named or self.task == "needle" else "synthetic")
 
     def _run_folder(self, setting: str, seed: int) -> str:
         return f"runs/{self.task}-{setting}-seed{seed}"

@@ -274,6 +274,19 @@ def test_settings_that_two_studies_call_alike_stay_two(tmp_path):
     assert all(name.startswith(("pilot: ", "full: ")) for name in names)
 
 
+def test_two_studies_of_one_name_are_told_apart_by_their_folders_and_one_given_twice_is_one(
+    tmp_path,
+):
+    studies = [write_study(tmp_path / name, [WORLD], FEW) for name in "ab"]
+    (task,) = analyse(studies).groups[0].tasks
+    names = {setting.setting for setting in task.settings if setting.kind == "synthetic"}
+    assert len(names) == 2 * FEW.num_settings
+    patched = {each.setting for each in task.interventions if each.method == "patch"}
+    assert {name.partition(": ")[0] for name in patched} == {str(study) for study in studies}
+    (task,) = analyse([studies[0], studies[0]]).groups[0].tasks
+    assert not any(":" in setting.setting for setting in task.settings)
+
+
 def test_interventions_of_another_model_s_study_stay_with_that_model(tmp_path):
     other = World(examples=6, layers=6, heads=4, num_untuned=4, num_learned=5, weights="b" * 64)
     studies = [write_study(tmp_path / n, [w], FEW) for n, w in (("a", WORLD), ("b", other))]
@@ -291,6 +304,10 @@ def test_a_file_that_is_named_comes_before_a_study_s_own(tmp_path):
     file = write_reference(tmp_path / "mine.json", WORLD, runs[:1])
     (task,) = analyse([study], [file]).groups[0].tasks
     assert task.reference.source == str(file)
+    file.write_text(file.read_text().replace("data of mdqa", "data of others"))
+    found = analyse([study], [file])
+    assert found.groups[0].tasks[0].reference.source.endswith("reference/mdqa.json")
+    assert any(f"reference {file} is not used" in warning for warning in found.warnings)
 
 
 def test_a_ceiling_of_other_thresholds_is_none(tmp_path):

@@ -129,6 +129,28 @@ def test_without_a_cell_it_is_the_task_s_own_which_a_path_makes_real():
     assert kind_of([], "real") == "real"
 
 
+def test_the_kind_of_a_setting_follows_from_what_all_runs_have_in_common_too():
+    def kinds(**task):
+        jobs = jobs_of(study(tasks={"mdqa": TaskStudy(**task)}), "none")
+        return {job.setting: job.kind for job in jobs if job.folder}
+
+    high = ["data.concept=high", "data.context=high", "data.num_train=8"]
+    assert kinds(path="q.jsonl", train=high, settings={"r8": ["lora.r=8"]})["r8"] == "synthetic"
+    own = {"r8": ["lora.r=8"], "few": ["data.num_train=4"]}
+    found = kinds(path="q.jsonl", train=["data.num_train=8"], settings=own)
+    assert (found["r8"], found["few"]) == ("real", "limited")
+    needle = jobs_of(study(tasks={"needle": TaskStudy(settings={"x": ["lora.r=8"]})}), "none")
+    assert {job.kind for job in needle if job.setting == "x"} == {"real"}
+
+
+def test_a_setting_may_have_a_training_file_of_its_own_where_nothing_is_dealt_from_it():
+    mine = {"mine": ["data.train.path=mine.jsonl"]}
+    both = ["data.val.path=v.jsonl", "data.reference.path=r.jsonl"]
+    assert check(study(tasks={"mdqa": TaskStudy(path="q.jsonl", every=both, settings=mine)}))
+    with pytest.raises(InputError, match=r"data.train.path is mine.jsonl, and q.jsonl"):
+        check(study(tasks={"mdqa": TaskStudy(path="q.jsonl", settings=mine)}))
+
+
 def test_a_command_names_the_last_scores_that_are_there(tmp_path):
     command = Command("headset", (f"files=[{DIR}/a/heads/last.json,{DIR}/b/heads/last.json]",), "o")
     for run, step in (("a", 4), ("a", 12), ("b", 8)):
@@ -168,6 +190,10 @@ def test_every_command_of_a_plan_is_one_that_its_program_takes():
         (
             {"tasks": {"mdqa": TaskStudy(settings={"many": ["data.num_documents=9"]})}},
             "mdqa-many-seed0: data.num_documents is 9, and 3 for other runs of its task",
+        ),
+        (
+            {"tasks": {"mdqa": TaskStudy(settings={"nf4": ["model.quantization=nf4"]})}},
+            "mdqa-nf4-seed0: model.quantization is nf4, and None for",
         ),
     ],
 )

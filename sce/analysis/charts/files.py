@@ -15,7 +15,6 @@ from sce.analysis.findings import Findings, Group, Task
 VERSION = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 """Of Vega-Lite that these figures are written in."""
 
-ENDINGS = ("svg", "png", "pdf")
 OF_TASK: dict[str, Callable[[Group, Task], Any]] = {
     "heads-and-f1": accuracy.against_f1,
     "rho": lambda group, task: accuracy.rhos(group, task.task),
@@ -59,10 +58,8 @@ def _charts(found: Findings) -> dict[str, Any]:
 
 
 def save_figures(found: Findings, folder: Path) -> list[Path]:
-    """Write every figure as SVG, PDF and PNG; gives the SVGs. Older figures go."""
+    """Write every figure as SVG, PDF and PNG; gives the SVGs."""
     folder.mkdir(parents=True, exist_ok=True)
-    for old in (each for ending in ENDINGS for each in folder.glob(f"*.{ending}")):
-        old.unlink()
     specs = {}
     for name, chart in figures(found).items():
         with debug_mode(False):
