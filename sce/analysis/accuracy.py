@@ -196,12 +196,12 @@ def _errors(task: Task) -> dict[str, Prediction | None]:
 
 
 def _all_points(tasks: Sequence[Task]) -> list[_Points]:
-    """By task, then pooled where there are several tasks."""
+    """By task, then pooled where several tasks have settings to compare."""
     found = []
     for points in ("synthetic", "all"):
         each = [(task.task, points_of(task, points)) for task in tasks]
         found += [_Points(name, points, runs) for name, runs in each if runs]
-        if len(each) > 1:
+        if sum(len({run.setting for run in runs}) > 1 for _, runs in each) > 1:
             found.append(_Points(None, points, [run for _, runs in each for run in runs]))
     return found
 
