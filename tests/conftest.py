@@ -24,6 +24,11 @@ CHAT_TEMPLATE = (
 )
 
 
+def pytest_collection_modifyitems(items):
+    """The longest file first: workers take whole files, and none should end with it alone."""
+    items.sort(key=lambda item: item.path.name != "test_study_run.py")
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     """With SCE_REQUIRE_DATA=1 a skip that is not on the list of allowed skips is a failure."""
