@@ -62,9 +62,9 @@ def study(config: StudyConfig) -> Path:
     known = checked(jobs, folder, options.estimate, composed)
     tokens = known.tokens
     _log.info(plan_text(folder, jobs, estimate(folder, jobs, tokens, options.estimate)))
-    left = {job.name for job in jobs if not is_done(folder, job)}
+    undone = {job.name for job in jobs if not is_done(folder, job)}
     with chdir(started_in(folder) or "."):
-        warnings = check_data({job: own for job, own in known.runs.items() if job in left})
+        warnings = check_data({job: config for job, config in known.runs.items() if job in undone})
     for line in warnings:
         _log.warning("warning: %s", line)
     if config.dry_run:
