@@ -19,7 +19,7 @@ _HEADS = tuple(f"{name}{end}" for name in _WITH_INTERVAL for end in ("", "_low",
 _ACCURACY = tuple(f"{name}{end}" for name in ("f1", "exact_match") for end in ("", "_low", "_high"))
 _NLL_BOUNDS = ("answer_nll_low", "answer_nll_high")
 _FACTS = (
-    *("run", "study", "seed", "task", "concept", "context", "mix"),
+    *("run", "study", "seed", "task", "concept", "context", "mix", "limited"),
     *("num_train", "train_sha256", "eval_sha256"),
     *("scorer", "mode", "match", "tau", "k", "context_tokens"),
 )

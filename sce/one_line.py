@@ -18,10 +18,12 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from sce.errors import InputError, StoppedBySignal
+from sce.quiet import quiet_libraries
 
 
 def run(main: Callable[[], Any]) -> None:
     """Run an entry point under `one_line_errors`: for what goes wrong before its body runs."""
+    quiet_libraries()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
     one_line_errors(main)()
 

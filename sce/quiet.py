@@ -9,6 +9,8 @@ def quiet_libraries() -> None:
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).setLevel(logging.WARNING)
+    # PEFT imports it where it is installed, and it says that a faster kernel is not.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     for message in (
         "`is_gradient_checkpointing` is deprecated",  # PEFT's call into transformers
         r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's call into torch

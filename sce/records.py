@@ -34,8 +34,7 @@ TAUS = {
     **{"copy": 0.1, "copy_needle": 0.02, "wu2024_code": 0.1, "insight": 0.1},
     **{"query_focused": 0.2, "ov_write": 1.0, "duo": 0.5},
 }
-"""Scorer -> its own threshold: SPEC.tau of sce.heads, which needs torch, and for DuoAttention's
-gates (`duo`) the default of its code."""
+"""Scorer -> its threshold: SPEC.tau of sce.heads, which needs torch; `duo`: its code's default."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,7 @@ class RunFacts:
     """(layers, query heads a layer) of the model."""
     study: str | None = None
     mix: str | None = None
+    limited: str | None = None  # the relation that a limited set keeps to
     num_train: int = 0
     """Training examples; 0: there is no training split."""
     rope: Mapping[str, float | None] = field(default_factory=dict)

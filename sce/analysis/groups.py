@@ -170,7 +170,8 @@ def _setting(run: RunFiles) -> str:
     if run.job and run.job.setting:
         return run.job.setting
     row = run.last_row
-    return str(row.get("mix") or f"{row.get('concept')}/{row.get('context')}")
+    cell = str(row.get("mix") or f"{row.get('concept')}/{row.get('context')}")
+    return cell if row.get("limited") is None else f"{cell} ({row['limited']})"
 
 
 def _name_sizes(found: Sequence[Member]) -> None:

@@ -3,8 +3,10 @@
     python tests/bench/soak.py [--minutes 30] [--json OUT] [overrides of sce.train ...]
 
 The run is stopped by SIGTERM when its time is up. Resident memory of the process (and of its
-children) is read every few seconds; the first third, in which caches fill, is left out, and a line
-is fitted through the rest. Exit 1 if the run failed or if memory would grow by over 5% an hour.
+children) is read every few seconds. Readings before a third of the validations were done, in which
+caches fill, are left out, however long they took; through the rest goes the line of median slope
+(Theil and Sen, which a few odd readings do not turn). Exit 1 if the run failed or if memory would
+grow by over 5% an hour.
 """
 
 import argparse
@@ -14,12 +16,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import machine
 import numpy as np
 import psutil
+from scipy.stats import theilslopes
 
 POLL_S = 5.0
 MOST_AN_HOUR = 0.05
@@ -45,7 +49,16 @@ def soak(minutes: float, overrides: list[str], folder: Path) -> dict[str, Any]:
             run.send_signal(signal.SIGTERM)
         code = run.wait()
     rows = [json.loads(line) for line in (run_dir / "records.jsonl").read_text().splitlines()]
-    return {"exit_code": code, "steps": rows[-1]["step"], "seconds": seconds, "gib": gib}
+    begun = time.time() - (time.monotonic() - started)
+    stamps = [datetime.fromisoformat(row["time"]).timestamp() - begun for row in rows]
+    return {
+        "exit_code": code,
+        "steps": rows[-1]["step"],
+        "validations": len(rows),
+        "settled_s": stamps[len(stamps) // 3],
+        "seconds": seconds,
+        "gib": gib,
+    }
 
 
 def _resident(pid: int) -> int:
@@ -58,14 +71,16 @@ def _resident(pid: int) -> int:
         return 0
 
 
-def growth(seconds: list[float], gib: list[float]) -> dict[str, float]:
-    """GiB an hour by least squares over the last two thirds, and what stands beside it."""
-    first = len(seconds) // 3
-    hours, kept = np.array(seconds[first:]) / 3600, np.array(gib[first:])
-    slope = float(np.polyfit(hours, kept, 1)[0])
+def growth(seconds: list[float], gib: list[float], settled_s: float) -> dict[str, float]:
+    """GiB an hour once it has settled, with a 95% interval, and what stands beside it."""
+    late = np.array(seconds) >= settled_s
+    hours, kept = np.array(seconds)[late] / 3600, np.array(gib)[late]
+    slope, _, low, high = (float(value) for value in theilslopes(kept, hours, 0.95))
     middle = float(np.median(kept))
     return {
         "gib_an_hour": slope,
+        "low": low,
+        "high": high,
         "median_gib": middle,
         "share_an_hour": slope / middle,
         "first_gib": float(np.median(kept[: max(1, len(kept) // 10)])),
@@ -84,7 +99,7 @@ def main() -> int:
     print(json.dumps(machine.machine()))
     with tempfile.TemporaryDirectory() as folder:
         found = soak(options.minutes, overrides, Path(folder))
-    found |= growth(found["seconds"], found["gib"])
+    found |= growth(found["seconds"], found["gib"], found["settled_s"])
     shown = {k: v for k, v in found.items() if k not in ("seconds", "gib")}
     print(json.dumps(shown, indent=1))
     if options.json:

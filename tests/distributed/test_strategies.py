@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -168,6 +169,24 @@ def test_a_signal_to_one_rank_stops_all_and_any_strategy_goes_on(
     assert [row["step"] for row in rows(run_dir)] == [0, 2, 4]
     if before == after:
         assert rows(run_dir) == rows(runs[after])
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp"])
+def test_a_rank_without_the_checkpoint_ends_all_of_them_in_one_line(
+    runs, tiny_folder, tmp_path, name
+):
+    shared = tmp_path / "shared"
+    shutil.copytree(runs[name], shared)
+
+    def run():
+        elsewhere = tmp_path / "elsewhere"
+        mine = shared if os.environ["LOCAL_RANK"] == "0" else elsewhere
+        line = "rank 0 goes on from the checkpoint of step 4, but rank 1 sees no checkpoint in"
+        options = (f"run_dir={mine}", "resume=true", "trainer.max_steps=6")
+        with pytest.raises(InputError, match=line):
+            run_train(tiny_folder, *SHARED, *STRATEGIES[name], *options)
+
+    run_ranks(run)
 
 
 def test_checkpoints_hold_the_trained_parts_alone(runs):

@@ -138,6 +138,17 @@ def test_settings_of_several_sizes_are_several_settings(tmp_path):
     assert any("no reference and no real run" in warning for warning in task.warnings)
 
 
+def test_limited_sets_of_two_relations_are_two_settings(tmp_path):
+    for relation in ("who", "when"):
+        for seed in (0, 1):
+            own = Tuned(0.5, 0.4, "limited", "real", seed)
+            folder = write_run(tmp_path / f"{relation}-{seed}", WORLD, own)
+            edit(folder, lambda row, relation=relation: row | {"limited": relation})
+    (task,) = analyse([tmp_path]).groups[0].tasks
+    found = {s.setting: (s.kind, len(s.seeds)) for s in task.settings if s.kind != "untuned"}
+    assert found == {"limited/real (who)": ("limited", 2), "limited/real (when)": ("limited", 2)}
+
+
 def test_degenerate_studies_give_none_and_never_a_crash(tmp_path):
     dead = World(num_untuned=0, num_learned=0, layers=3, heads=3, examples=3)
     for seed in (0, 1):

@@ -6,9 +6,11 @@ import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
+import bitsandbytes
 import numpy as np
 import pytest
 import torch
+from bitsandbytes.functional import dequantize_4bit
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -20,6 +22,7 @@ from sce.model import build, extras
 from sce.model.adapters import load_adapters
 from sce.model.attention import Choice
 from sce.model.full_tuning import TUNED_FILE, Float32Conv1D, Float32Linear
+from sce.model.source import find
 from sce.options import LoraOptions, ModelOptions
 from sce.records import HeadScores
 
@@ -227,6 +230,37 @@ def test_nf4_is_asked_for_with_double_quantisation(monkeypatch):
     assert config.bnb_4bit_use_double_quant
     assert config.bnb_4bit_compute_dtype == torch.bfloat16
     assert extras.quantized(ModelOptions()) == {}
+
+
+def test_4_bit_weights_train_as_whole_weights_of_the_same_values_do(tiny_folder, monkeypatch):
+    asked = extras.quantized(NF4) | {"device_map": {"": "cpu"}}
+    monkeypatch.setattr(extras, "quantized", lambda options: asked if options.quantization else {})
+    options = ModelOptions(name_or_path=str(tiny_folder), quantization="nf4")
+    source = find(options)
+    packed = build.load_model(source, options, SDPA)
+    whole = build.load_model(source, replace(options, quantization=None), SDPA)
+    number = 0
+    for name, module in packed.named_modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            weight, state = module.weight.data, module.weight.quant_state
+            own = whole.get_submodule(name).weight
+            unpacked = dequantize_4bit(weight, state)
+            assert not torch.equal(own, unpacked)
+            own.data.copy_(unpacked)
+            number += 1
+    assert number == 7 * packed.config.num_hidden_layers
+    ids = torch.arange(40)[None] % packed.config.vocab_size
+    losses, gradients = [], []
+    for base in (packed, whole):
+        torch.manual_seed(1)
+        model = build.tune(base, LoraOptions(r=2))
+        loss = model(input_ids=ids, labels=ids).loss
+        loss.backward()
+        losses.append(loss.detach())
+        gradients.append([p.grad for p in model.parameters() if p.requires_grad])
+    assert torch.equal(*losses)
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    assert any(gradient.abs().max() > 0 for gradient in gradients[0])
 
 
 def test_liger_puts_in_norms_and_rotary_embedding_and_no_loss(monkeypatch):
