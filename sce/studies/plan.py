@@ -79,7 +79,7 @@ class Job:
 
 
 def jobs_of(study: StudyOptions, logger: str) -> list[Job]:
-    """Every job of a study, stage after stage.
+    """Every job of a study, stage after stage; in each every setting once before any twice.
 
     Raises:
         InputError: there is no task.
@@ -87,7 +87,12 @@ def jobs_of(study: StudyOptions, logger: str) -> list[Job]:
     if not study.tasks:
         raise InputError("study.tasks is empty: name a task and its settings")
     jobs = [job for task in study.tasks for job in _Task(study, task, logger).jobs()]
-    return sorted(jobs, key=lambda job: job.stage)
+    return sorted(jobs, key=lambda job: (job.stage, _turn(job.seed, study.seeds)))
+
+
+def _turn(seed: int | None, seeds: Sequence[int]) -> int:
+    """A study that is looked at half way then has all settings of all tasks, of fewer seeds."""
+    return seeds.index(seed) if seed in seeds else 0
 
 
 def kind_of(overrides: Sequence[str], natural: str = "synthetic") -> str:

@@ -1,10 +1,13 @@
 """One GPU in one call of under ten minutes: checks first, then what an 8B model does on it.
 
     python tests/bench/gpu.py [--tiny] [--weights NAME_OR_PATH] [--json OUT] [--minutes 9]
+                              [--parts NAME ...]
 
 Needs torch, transformers, peft, numpy and this repository, which need not be installed. hydra,
 wandb and the packages that read data may be absent (tests/bench/bare.py); without lightning the
-check of DDP and FSDP is skipped, without flash-attn that of flash, each with a line that says so.
+check of DDP and FSDP is skipped, without flash-attn that of flash, without bitsandbytes the longest
+context in 4 bits, each with a line that says so. That one takes longest: `--parts "longest context,
+nf4"` in a call of its own.
 
 Figures are of a model of Llama-3-8B's shape with random weights in bfloat16, LoRA of rank 8 on
 attention, one example a step: tokens/s, MFU (the FLOPs of sce.model.flops over this GPU's peak in
@@ -34,6 +37,7 @@ import torch  # noqa: E402
 with bare.stand_ins() as STOOD_IN:
     import gpu_checks as checks
     import gpu_figures as figures
+    import gpu_longest as longest
     from gpu_figures import Bench
 
 Part = tuple[str, float, Callable[[Bench], Any]]
@@ -56,7 +60,13 @@ def main() -> int:
     print(bench.found["machine"], flush=True)
     if STOOD_IN:
         print(f"not installed and not needed: {', '.join(STOOD_IN)}")
-    for name, budget_s, part in _parts(options):
+    parts = _parts(options)
+    if unknown := set(options.parts or ()) - {name for name, _, _ in parts}:
+        print(f"no such part: {', '.join(sorted(unknown))}; there are {[p[0] for p in parts]}")
+        return 2
+    for name, budget_s, part in parts:
+        if options.parts and name not in options.parts:
+            continue
         _run(bench, name, budget_s, part)
         machine.save(options.json, bench.found)
     machine.print_aims(_aims(bench.found))
@@ -70,6 +80,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tiny", action="store_true", help="a tiny model: to see that it runs")
     parser.add_argument("--weights", help="real weights to train 30 steps, as model.name_or_path")
     parser.add_argument("--json", type=Path, help="write everything here")
+    parser.add_argument("--parts", nargs="+", metavar="NAME", help="these alone")
     parser.add_argument("--minutes", type=float, default=9.0, help="when to stop")
     return parser.parse_args()
 
@@ -94,7 +105,8 @@ def _parts(options: argparse.Namespace) -> list[Part]:
         ("training, full", 60, lambda b: figures.training(b, "full")),
         ("scoring", 60, figures.scoring),
         ("decoding", 60, figures.decoding),
-        ("longest context", 240, figures.longest),
+        ("longest context", 240, longest.bfloat16),
+        ("longest context, nf4", 400, longest.nf4),
     ]
 
 
@@ -129,13 +141,17 @@ def _aims(found: dict[str, Any]) -> list[dict]:
         rows = rows if isinstance(rows, list) else []
         return next((r.get(name) for r in rows if r.get("tokens") == 32_768), None)
 
-    context = found.get("longest context", {}).get("longest")
+    def most_tokens(part: str) -> int | None:
+        row = found.get(part)
+        return row.get("longest") if isinstance(row, dict) else None
+
     ratio = found.get("decoding", {}).get("generate_/_scores")
     speed, scored = "training, selective", at_32k("scoring", "extrapolated_s_of_100")
     return [
         machine.aim("tokens/s at 32K, selective", at_32k(speed, "tokens_per_s"), least=7500),
         machine.aim("peak GiB at 32K, selective", at_32k(speed, "peak_gib"), most=60),
-        machine.aim("longest context that trains", context, least=131_072),
+        machine.aim("longest context that trains", most_tokens("longest context"), least=131_072),
+        machine.aim("the same in nf4", most_tokens("longest context, nf4"), least=262_144),
         machine.aim(
             "scoring's share of a training hour at 32K",
             at_32k("scoring", "share_of_a_training_hour"),

@@ -1,4 +1,4 @@
-"""What an 8B model does on one GPU: training, scoring, decoding, the longest context.
+"""What an 8B model does on one GPU: training, scoring, decoding.
 
 The parts of gpu.py that measure. Each takes the Bench and returns a row or several.
 """
@@ -135,7 +135,7 @@ def _peak(bench: Bench) -> float | None:
     return peak_flops(torch.cuda.get_device_name())
 
 
-def _train(bench: Bench, tokens: int, recompute: str, repeats: int) -> dict[str, Any]:
+def train(bench: Bench, tokens: int, recompute: str, repeats: int) -> dict[str, Any]:
     """Steps of one example at a length; a first one warms up where there are more than one."""
     assert bench.model is not None, "the model was not made"
     wrap_layers(base_of(bench.model), ModelOptions(activation_checkpointing=recompute))
@@ -183,7 +183,7 @@ def _each(lengths: tuple[int, ...], measure: Callable[[int], dict[str, Any]]) ->
 def training(bench: Bench, recompute: str) -> list[dict[str, Any]]:
     """Speed and memory of a training step at every length."""
     repeats = bench.sizes.repeats
-    return _each(bench.sizes.speed, lambda tokens: _train(bench, tokens, recompute, repeats))
+    return _each(bench.sizes.speed, lambda tokens: train(bench, tokens, recompute, repeats))
 
 
 def scoring(bench: Bench) -> list[dict[str, Any]]:
@@ -264,26 +264,3 @@ def decoding(bench: Bench) -> dict[str, Any]:
         "scores_/_none": medians["scores"] / medians["none"],
         "generate_/_scores": medians["generate"] / medians["scores"],
     }
-
-
-def longest(bench: Bench) -> dict[str, Any]:
-    """The longest context that one step can be taken at, by doubling; full recomputation.
-
-    A step takes at most four times as long as one of half the length: it is not begun where that
-    is more than is left.
-    """
-    steps = bench.found.get("training, full")
-    done = [row for row in steps if "s_a_step" in row] if isinstance(steps, list) else []
-    last, why = (done[-1] if done else None), "the largest that was to be tried"
-    tokens = 2 * (last["tokens"] if last else bench.sizes.speed[-1])
-    while tokens <= bench.sizes.longest:
-        if last is not None and 4.2 * last["s_a_step"] > bench.left():
-            why = "time"
-            break
-        try:
-            last = _train(bench, tokens, "full", 1)
-        except torch.OutOfMemoryError:
-            why = "memory"
-            break
-        tokens *= 2
-    return {"longest": None if last is None else last["tokens"], "stopped_by": why, "last": last}

@@ -68,6 +68,7 @@ def test_every_part_runs_with_what_a_bare_image_has(tmp_path):
     for part in ("training, selective", "training, full", "scoring"):
         assert [row["tokens"] for row in found[part]] == [64, 128]
     assert found["longest context"]["longest"] == 256
+    assert found["longest context, nf4"]["longest"] == 256
     assert set(found["decoding"]["s"]) == {"scores", "none", "generate"}
     assert all(row["gflops_per_token"] > 0 for row in found["training, full"])
     assert all(0 < row["share_of_a_training_hour"] < 1 for row in found["scoring"])
@@ -130,6 +131,13 @@ def test_training_that_teaches_nothing_is_found(checks):
     assert "best head copies" in checks.learning(CPU)
     with pytest.raises(RuntimeError, match="did not teach"):
         checks.learning(CPU, steps=2)
+
+
+def test_a_part_that_there_is_not_is_one_line():
+    command = [sys.executable, str(BENCH / "gpu.py"), "--tiny", "--parts", "typo"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 2
+    assert done.stdout.splitlines()[-1].startswith("no such part: typo; there are ['check: back")
 
 
 def test_a_part_that_fails_is_noted_and_leaves_the_rest_alone(gpu, gpu_figures, checks):

@@ -13,6 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
+import test_shared_context as shared_context
 from families import CONFIGS
 from sce.errors import InputError
 from sce.model import attention, build, layers
@@ -237,6 +238,15 @@ def test_compiled_layers_learn_the_same_and_one_graph_serves_all_lengths(compile
         assert probe.take(3)["at"].shape == (1, 3, 4, 2)
         assert torch.equal(seen, plain(input_ids=ids, use_cache=False).logits)
     assert num_graphs() == first
+
+
+@pytest.mark.slow
+def test_compiled_layers_take_several_questions_to_a_context(compiled):
+    num_graphs = compiled("aot_eager")
+    shared_context.assert_equal(
+        tuned("llama", compile=True), shared_context.contexts(*shared_context.TWO)
+    )
+    assert num_graphs() > 0
 
 
 @pytest.mark.slow

@@ -49,6 +49,13 @@ def test_every_setting_and_seed_is_a_run_and_real_data_is_always_one_of_them():
     }
 
 
+def test_every_setting_of_every_task_comes_once_before_any_comes_twice():
+    tasks = {task: TaskStudy(settings={"symbolic": SYMBOLIC}) for task in ("mdqa", "musique")}
+    order = [job for job in jobs_of(study(tasks=tasks, seeds=[4, 2]), "none") if job.stage == 2]
+    assert [job.seed for job in order if job.folder] == [4] * 4 + [2] * 4
+    assert all(job.seed != 2 for job in order[: order.index(named(order)["musique-knockout"])])
+
+
 def test_what_a_job_needs_is_made_in_an_earlier_stage():
     jobs = jobs_of(study(), "none")
     assert [job.stage for job in jobs] == sorted(job.stage for job in jobs)
