@@ -12,7 +12,7 @@ from torch import nn
 from sce.errors import InputError
 from sce.records import RunFacts
 
-SCHEMA = "sce.checkpoint/1"
+SCHEMA = "sce.checkpoint/2"
 _COUNTERS = ("ready", "started", "processed", "completed")
 
 

@@ -27,6 +27,7 @@ from sce.heads import GREEDY
 from sce.model.build import base_of
 from sce.model.capture import Probe, probing
 from sce.model.projections import attention_modules
+from sce.model.rope import turns_with_length
 from sce.tracing import NULL, Scores, ScoreSettings, Tracer
 
 
@@ -122,16 +123,6 @@ def keeps_state(model: Any) -> bool:
     return any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
 
 
-def turns_with_length(model: Any) -> bool:
-    """Whether the rotary embedding turns by the longest position of a pass (longrope, dynamic)."""
-    if not isinstance(model, nn.Module):
-        return False
-    parameters = getattr(base_of(model).config.get_text_config(), "rope_parameters", None) or {}
-    kinds = [parameters, *(p for p in parameters.values() if isinstance(p, dict))]
-    told = [str(kind.get("rope_type", "")) for kind in kinds]
-    return any(kind == "longrope" or "dynamic" in kind for kind in told)
-
-
 def _crop(cache: DynamicCache, columns: int) -> None:
     cache.crop(min(0, columns - cache.get_seq_length()))
 
@@ -175,7 +166,8 @@ class _Run:
         """Prefill chunk by chunk up to the columns that are read; how many the cache now has."""
         start, chunk = cache.get_seq_length(), self.settings.prefill_chunk
         read = self.batch.num_prompt - 1 if self.tracer is None else self.tracer.first_row
-        whole = self.keeps_state or turns_with_length(self.model)
+        turns = isinstance(self.model, nn.Module) and turns_with_length(base_of(self.model).config)
+        whole = self.keeps_state or turns
         while not whole and read - start > chunk:
             self.forward(start, start + chunk, cache)
             start += chunk

@@ -105,7 +105,7 @@ def _make_csv(run_dir: Path) -> RunLogger:
     """Rows in `run_dir`/csv/version_N, a new N for each start: a resumed run keeps the old rows."""
     from lightning.pytorch.loggers import CSVLogger
 
-    logger = CSVLogger(run_dir, name="csv")
+    logger = CSVLogger(run_dir, name="csv", flush_logs_every_n_steps=1)  # kill -9 loses none
     return RunLogger(logger, "csv", f"CSV: the rows are in {logger.log_dir}/metrics.csv")
 
 

@@ -181,8 +181,9 @@ class SceModule(L.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Start afresh, with every weight whole; step 0 may be known from another run."""
         self._outcomes, self._known = ([], []), None
-        if self._untuned is not None and self.global_step == 0 and self._untuned.is_known:
-            self._known = self._untuned.read()
+        if self._untuned is not None and self.global_step == 0:
+            reads = self.trainer.is_global_zero and self._untuned.is_known
+            self._known = self.trainer.strategy.broadcast(self._untuned.read() if reads else None)
         self._whole.enter_context(gathered(self.model))
 
     # Lightning hands any output on to callbacks, though it names only some types.
@@ -238,8 +239,7 @@ class SceModule(L.LightningModule):
         return found
 
     def _answer(self, outcome: Outcome) -> Answer:
-        text = self._detokenize(outcome.answer_ids)
-        example = outcome.example
+        text, example = self._detokenize(outcome.answer_ids), outcome.example
         return Answer(place(example), text, example.answers, outcome.nll, outcome.num_labels)
 
     def _gather(self, split: int, row: Callable[[Outcome], Any]) -> list[Any]:

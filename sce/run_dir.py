@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sce.errors import InputError
+from sce.errors import InputError, StoppedBySignal
 from sce.logger import is_rank_zero
 from sce.records import drop_rows_after, read_jsonl
 
@@ -106,6 +106,9 @@ def opened(run_dir: Path, config_yaml: str, *, resume: bool) -> Iterator[None]:
     os.environ[_VARIABLE] = str(run_dir)
     try:
         yield
+    except StoppedBySignal as stopped:
+        handler.stream.write(f"{stopped}\n")  # by which conf/launch/slurm.sbatch knows
+        raise
     except InputError:
         if not resume and not (run_dir / "records.jsonl").exists():
             shutil.rmtree(run_dir, ignore_errors=True)

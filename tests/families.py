@@ -19,6 +19,7 @@ from transformers import (
     GPTNeoXConfig,
     GptOssConfig,
     Lfm2Config,
+    Llama4TextConfig,
     LlamaConfig,
     MistralConfig,
     MixtralConfig,
@@ -197,3 +198,23 @@ EXAMPLES = {
     ],
 }
 """By the padding that they make in a batch."""
+
+
+def chunked_config() -> Llama4TextConfig:
+    """A layer that sees no further back than its own chunk of 16, and one that sees all."""
+    return Llama4TextConfig(
+        **{**_GROUPED, "num_hidden_layers": 2},
+        attention_chunk_size=16,
+        num_local_experts=2,
+        intermediate_size_mlp=64,
+        layer_types=["chunked_attention", "full_attention"],
+    )
+
+
+def causal_kernel(query, key, value, padding, **kwargs):
+    """SDPA in the place of flash-attn's kernel, which is told of nothing but causality."""
+    q, k, v = (tensor.transpose(1, 2) for tensor in (query, key, value))
+    output = torch.nn.functional.scaled_dot_product_attention(
+        q, k, v, is_causal=True, scale=kwargs["softmax_scale"], enable_gqa=True
+    )
+    return output.transpose(1, 2)

@@ -99,7 +99,8 @@ class Member:
 
 def members(loaded: Loaded) -> list[Member]:
     """The runs that can be analysed; the others are noted in `loaded`."""
-    found = []
+    found: list[Member] = []
+    tuned: dict[str, str] = {}  # adapter -> the run that is known to have made it
     for run in loaded.runs:
         steps = [step for step in run.rows if run.scores(step) is not None]
         kind = _kind(run)
@@ -107,7 +108,11 @@ def members(loaded: Loaded) -> list[Member]:
             loaded.lose(run.folder, run.name, "no scores of heads that can be read")
         elif steps[-1] == 0 and kind != "untuned":
             loaded.lose(run.folder, run.name, "not tuned: nothing after step 0")
+        elif (adapter := run.adapter.get("adapter_sha256")) and adapter in tuned:
+            reason = f"its adapter is that of {tuned[adapter]}: a run that is there twice is one"
+            loaded.lose(run.folder, run.name, reason)
         else:
+            tuned |= {adapter: run.name} if adapter else {}
             job, row = run.job, run.rows[steps[-1]]
             task, seed = (job.task, job.seed) if job else (row["task"], None)
             seed = row["seed"] if seed is None else seed

@@ -63,6 +63,8 @@ class References:
     given: Given | None
     in_file: frozenset[str] = frozenset()
     """Names of the runs that took part in the given file."""
+    in_others: frozenset[str] = frozenset()
+    """Names of those that took part in a file of the task that is not used, another study's."""
     _targets: dict[tuple[str, ...], Target] = field(default_factory=dict)
 
     @property
@@ -86,13 +88,19 @@ class References:
 
     def is_point(self, run: Member) -> bool:
         """Whether a run may stand in a correlation."""
-        if run.name in self.in_file:
+        if run.name in self.in_file or run.name in self.in_others:
             return False
         return not (self.given is None and self.real == [run])
 
     def took_part(self, run: Member) -> bool:
         """Whether a run is in the whole reference."""
         return run.name in self.in_file or (self.given is None and run in self.real)
+
+    @property
+    def is_one_pair(self) -> bool:
+        """Whether there are two real runs in all, one of them the file."""
+        points = [run for run in self.real if self.is_point(run)]
+        return self.given is not None and len(tuned(self.given.scores)) == len(points) == 1
 
     @property
     def names(self) -> list[str]:
@@ -146,9 +154,14 @@ def references(
         warnings.append(f"{left}: scored on other examples than {same[0].name}, so no reference")
     file = _fitting(key, task, runs, given)
     if file is not None:
-        members = tuned(file.scores)
-        in_file = frozenset(run.name for run in runs if any(_is(run, m) for m in members))
-        found = References(same, file, in_file)
+        fit = [each for each in given if each.task == task and not why_not(key, each.scores)]
+        others = [each for each in fit if each is not file] if file in fit else []
+        found = References(same, file, _members(runs, [file]), _members(runs, others))
+        warnings += [
+            f"reference {other.file} is not used, nor are its members points: a task has one, and "
+            f"{file.file} came first; analyse the studies apart, or give --reference"
+            for other in others
+        ]
     else:
         found = References(same, None)
     warnings += _said(found, runs)
@@ -188,6 +201,11 @@ def _fitting(key: Key, task: str, runs: Sequence[Member], given: Sequence[Given]
     return next(iter([*alike, *named, *lone]), None)
 
 
+def _members(runs: Sequence[Member], given: Sequence[Given]) -> frozenset[str]:
+    known = [member for each in given for member in tuned(each.scores)]
+    return frozenset(run.name for run in runs if any(_is(run, member) for member in known))
+
+
 def _is(run: Member, member: dict[str, Any]) -> bool:
     """Whether a member of a reference is this run, by its adapter or its training examples."""
     pairs = (
@@ -208,6 +226,11 @@ def _said(found: References, runs: Sequence[Member]) -> list[str]:
         warnings.append(
             f"{found.real[0].name} is the only real run: it is the reference, no point itself, and "
             "there is no ceiling; a second seed on real data gives one"
+        )
+    if found.is_one_pair:
+        warnings.append(
+            "no ceiling: one real run is the reference and one is compared with it, and a single "
+            "pair does not say what real runs share; a third seed on real data gives one"
         )
     if found.given is not None:
         data = found.given.scores.provenance.get("data_sha256")

@@ -34,6 +34,7 @@ def analyse(
     limits = limits or Limits()
     _require_limits(limits)
     loaded = load(paths)
+    num_runs = len(loaded.runs) + loaded.num_lost
     runs = members(loaded)
     if not runs:
         reasons = "; ".join(f"{skip.file}: {skip.reason}" for skip in loaded.skipped[:3])
@@ -61,7 +62,7 @@ def analyse(
     return Findings(
         study=", ".join(name for name, _ in loaded.studies) or None,
         groups=found,
-        num_runs=len(loaded.runs) + loaded.num_lost,
+        num_runs=num_runs,
         skipped=skipped,
         warnings=warnings,
         sce_version=sce.__version__,

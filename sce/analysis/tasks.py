@@ -70,7 +70,7 @@ def task_findings(
         num_heads=heads,
         reference=reference,
         untuned=untuned_set(before, base, plan.tau),
-        ceiling=ceiling(each) or found.agreed(plan.tau, plan.k),
+        ceiling={} if found.is_one_pair else ceiling(each) or found.agreed(plan.tau, plan.k),
         nulls=nulls(own),
         runs=[m.run for m in each],
         settings=own,
@@ -83,7 +83,8 @@ def task_findings(
 def untuned_run(runs: Sequence[Member]) -> Member | None:
     """The model before tuning as a run: one that is this by itself, else a run's step 0.
 
-    Of the runs with a step 0 the first whose heads are scored on the examples that most are.
+    Of the runs with a step 0 the first whose heads are scored on the examples that most are; what
+    cannot be read of it is noted with that run.
     """
     if own := [run for run in runs if run.kind == "untuned"]:
         return own[0]
@@ -92,7 +93,7 @@ def untuned_run(runs: Sequence[Member]) -> Member | None:
     if not before:
         return None
     first = before[0]
-    files = replace(first.files, rows={0: first.files.rows[0]}, label="untuned", skipped=[])
+    files = replace(first.files, rows={0: first.files.rows[0]}, label="untuned")
     return Member(files, first.task, "untuned", "untuned", None, [0])
 
 

@@ -31,10 +31,6 @@ class EpochSampler(Sampler[int]):
         self.rank, self.world_size = rank, world_size
         self.epoch, self.skip = 0, 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of every epoch."""
-        self.epoch = epoch
-
     def __len__(self) -> int:
         return len(self.lengths) // (self.world_size * self.step_size) * self.step_size
 
@@ -50,14 +46,15 @@ class EpochSampler(Sampler[int]):
 
 
 class ResumableLoader(DataLoader):
-    """A DataLoader whose state is the number of batches handed out in the current epoch.
+    """A DataLoader whose state is the number of batches handed out so far, in all epochs.
 
-    The state is the same on every rank, which is how Lightning restores it. Batches are counted
-    when they are handed out, not when a worker prefetches them.
+    Which epoch comes next follows from that number, not from Lightning's own count, which a run
+    that is resumed twice at the end of an epoch loses. The state is the same on every rank, which
+    is how Lightning restores it. Batches are counted when they are handed out, not when a worker
+    prefetches them.
     """
 
     _handed_out = 0
-    _resume_at = 0
 
     @property
     def _epochs(self) -> EpochSampler:
@@ -65,22 +62,20 @@ class ResumableLoader(DataLoader):
 
     # torch promises an iterator of a private class.
     def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Batches from where `load_state_dict` left off."""
-        self._handed_out, self._resume_at = self._resume_at, 0
-        self._epochs.skip = self._handed_out * (self.batch_size or 1)
+        """What is left of the epoch; of the next one, where nothing is."""
+        self._epochs.epoch, done = divmod(self._handed_out, len(self))
+        self._epochs.skip = done * (self.batch_size or 1)
         for batch in super().__iter__():
             self._handed_out += 1
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Epoch and batches handed out in it."""
-        return {"epoch": self._epochs.epoch, "batches": self._handed_out}
+        """Batches handed out."""
+        return {"batches": self._handed_out}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after that many batches. Lightning sets the epoch too late, so it is set here."""
-        self._epochs.set_epoch(state["epoch"])
-        # Handed out before the first one is asked for too: a checkpoint may be written by then.
-        self._handed_out = self._resume_at = state["batches"] % len(self)
+        """Go on after that many batches."""
+        self._handed_out = state["batches"]
 
 
 class Contexts(Dataset[list[Encoded]]):

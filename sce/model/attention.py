@@ -110,8 +110,10 @@ def _by_backend(
     query, key, value = qkv
     if backend == "eager":
         return kernel(query, key, value, _additive(mask, query.dtype))
-    # SDPA has neither caps nor sinks, and flash-attn 2 would leave sinks out without a word.
-    if how[2] is not None or (how[1] is not None and backend == "sdpa"):
+    # SDPA has neither caps nor sinks; flash-attn would leave out sinks, packing and masks cut into
+    # chunks without a word.
+    own = how[2] is not None or (how[1] is not None and backend == "sdpa")
+    if own or (backend != "sdpa" and not mask.is_plain):
         rows = partial(_explicit, query, key, value, how)
         return _by_chunks(rows, mask), None
     if backend != "sdpa":

@@ -69,6 +69,20 @@ class CausalRows:
         return torch.zeros(visible.shape, device=self.device).masked_fill(~visible, float("-inf"))
 
     @cached_property
+    def is_plain(self) -> bool:
+        """Whether causality, a window and padding are all of it: what flash-attn can be told.
+
+        Packed rows are more than that, and so are masks cut into chunks, where some tokens do not
+        see the one before them.
+        """
+        if not self.is_causal or self.window is None:
+            return self.is_causal
+        k = torch.arange(self.num_keys - 1, device=self.device)[None] + self.key_offset
+        batch = torch.arange(self.batch_size, device=self.device)[:, None]
+        seen = self.function(batch, torch.zeros_like(batch), k + 1, k)
+        return bool((seen if self.padding is None else seen | ~self.padding[batch, k]).all())
+
+    @cached_property
     def plain_ranges(self) -> list[tuple[int, int]] | None:
         """Per example the slice of real tokens within which attention is plainly causal.
 

@@ -240,3 +240,9 @@ def _holds(
     return torch.allclose(table[compared], expected[compared], rtol=1e-4, atol=0) and (
         scaling is None or factor is None or math.isclose(own, factor, rel_tol=1e-6)
     )
+
+
+def turns_with_length(config: PreTrainedConfig) -> bool:
+    """Whether tables follow the longest position of a pass (longrope, dynamic)."""
+    told = [str(parameters.get("rope_type", "")) for parameters in _parameter_sets(config)]
+    return any(kind == "longrope" or "dynamic" in kind for kind in told)

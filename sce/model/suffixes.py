@@ -17,6 +17,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from sce.data.batch import Suffixes
 from sce.errors import InputError
 from sce.model.masks import CausalRows
+from sce.model.rope import turns_with_length
 
 # Rows that are worked out at a time.
 CHUNK_ROWS = 256
@@ -44,7 +45,7 @@ class SuffixRows:
     @classmethod
     def _told(cls, mask: CausalRows, suffixes: Suffixes) -> "SuffixRows":
         padding = mask.padding
-        if padding is None or not (mask.is_causal and _is_sliding(mask)):
+        if padding is None or not mask.is_plain:
             raise InputError(
                 "data.questions_per_context: this model's attention is more than causal within a "
                 f"window; {_INSTEAD}"
@@ -92,16 +93,6 @@ class SuffixRows:
         return self._biases[group, dtype]
 
 
-def _is_sliding(mask: CausalRows) -> bool:
-    """Whether every token sees the one before it; where a mask is cut into chunks, some do not."""
-    if mask.window is None or mask.padding is None:
-        return True
-    q = torch.arange(1, mask.num_keys, device=mask.device)[None]
-    batch = torch.arange(mask.batch_size, device=mask.device)[:, None]
-    seen = mask.function(batch, torch.zeros_like(batch), q, q - 1)
-    return bool((seen | ~mask.padding[batch, q - 1]).all())
-
-
 def check_suffixes(module: nn.Module, mask: object, suffixes: Suffixes) -> None:
     """Note a layer that keeps questions apart.
 
@@ -109,6 +100,11 @@ def check_suffixes(module: nn.Module, mask: object, suffixes: Suffixes) -> None:
         InputError: the model, or what is done with it, would let them see each other.
     """
     if not suffixes.layers:  # once for a pass
+        if turns_with_length(module.config):  # type: ignore[arg-type]
+            raise InputError(
+                "data.questions_per_context: this model's rotary tables follow the longest "
+                f"position of a pass, so a question would depend on its neighbours; {_INSTEAD}"
+            )
         layers = DynamicCache(config=module.config).layers  # type: ignore[arg-type]
         # By exact type: a layer with a state beside its keys is a kind of DynamicLayer too.
         if any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):

@@ -110,6 +110,13 @@ def check_data(runs: Mapping[str, TrainConfig]) -> list[str]:
                 encoders[model].encode(recipe.example(0))
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
+        for split in ("val", "reference"):
+            asked, found = getattr(config.data, f"num_{split}"), len(plan.recipes[split])
+            if asked is not None and found < asked:
+                warnings[f"{config.data.task} {split}"] = (
+                    f"data={config.data.task}: {found} {split} examples, not data.num_{split}="
+                    f"{asked}: there are no more questions in its share; see data.shares"
+                )
         met = min(len(plan.recipes["train"]), examples_met(config))
         at_hand = len(plan.questions["train"])
         if config.data.cells("train") == [("real", "real")] and 2 * met > at_hand:

@@ -26,7 +26,9 @@ STRATEGIES = {
     "one": ("batch.train=2", "trainer.accumulate_grad_batches=2"),
     "ddp": (*TWO, "trainer.strategy=ddp"),
     "fsdp": (*TWO, "trainer.strategy=fsdp"),
+    "three": (*TWO, "trainer.devices=3", "trainer.strategy=fsdp"),
 }
+RANKS = {"one": 1, "ddp": 2, "fsdp": 2, "three": 3}
 
 
 def trained(model, strategy: str, *overrides: str) -> None:
@@ -34,12 +36,12 @@ def trained(model, strategy: str, *overrides: str) -> None:
     if strategy == "one":
         run_train(model, *options)
     else:
-        run_ranks(lambda: run_train(model, *options))
+        run_ranks(lambda: run_train(model, *options), RANKS[strategy])
 
 
-def stopped(model, strategy: str, step: int, run_dir: str) -> None:
+def stopped(model, strategy: str, step: int, run_dir: str, *more: str) -> None:
     """Train until the last rank, and it alone, is told to stop while it takes step `step`."""
-    last = "0" if strategy == "one" else "1"
+    last = str(RANKS[strategy] - 1)
     take = SceModule.optimizer_step
 
     def interrupted(self, *args, **kwargs):
@@ -49,11 +51,11 @@ def stopped(model, strategy: str, step: int, run_dir: str) -> None:
 
     def run():
         with pytest.raises(StoppedBySignal, match=f"stopped by SIGTERM at step {step}"):
-            run_train(model, *SHARED, *STRATEGIES[strategy], f"run_dir={run_dir}")
+            run_train(model, *SHARED, *STRATEGIES[strategy], *more, f"run_dir={run_dir}")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SceModule, "optimizer_step", interrupted)
-        run() if strategy == "one" else run_ranks(run)
+        run() if strategy == "one" else run_ranks(run, RANKS[strategy])
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +67,10 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(folder, tiny_folder, tmp_path_factory):
-    for name in STRATEGIES:
+    names = ("one", "ddp", "fsdp")
+    for name in names:
         trained(tiny_folder, name, f"run_dir={name}")
-    return {name: Path(name).absolute() for name in STRATEGIES}
+    return {name: Path(name).absolute() for name in names}
 
 
 def checkpoint(run_dir):
@@ -134,6 +137,55 @@ def test_scores_are_those_of_one_process(runs, name):
         one, two = (HeadScores.load(runs[n] / f"heads/step-{step:06d}.json") for n in ("one", name))
         np.testing.assert_allclose(one.scores, two.scores, atol=1e-6)
         np.testing.assert_allclose(one.per_example, two.per_example, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp"])
+def test_every_rank_answers_and_scores_what_one_process_does(folder, peaky_folder, name):
+    """Weights so large that heads write something; a score that reads weights and values too."""
+    found: dict = {}
+    for strategy in ("one", name):
+        run_dir = folder / f"peaky-{strategy}-beside-{name}"
+        more = ("trainer.max_steps=1", "val_every=1", "scorer=ov_write", "optimizer.lr=1e-4")
+        trained(peaky_folder, strategy, *more, "data.num_reference=9", f"run_dir={run_dir}")
+        answers = read_jsonl(run_dir / "predictions" / "step-000001.jsonl")
+        found[strategy] = (
+            answers,
+            HeadScores.load(run_dir / "heads" / "step-000001.json").per_example,
+        )
+    (one, scores), (two, others) = found.values()
+    assert one == two
+    assert len({row["prediction"] for row in one}) > 1
+    assert np.abs(scores).max() > 0.01
+    np.testing.assert_allclose(scores, others, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp"])
+def test_accumulation_readers_and_shared_contexts_go_on_as_in_one_process(
+    folder, tiny_folder, name
+):
+    """Two contexts of two questions a micro-batch, two micro-batches a step, stopped at step 3."""
+    more = (
+        "data.questions_per_context=2",
+        "data.num_train=32",
+        "trainer.accumulate_grad_batches=2",
+    )
+    more = (*more, "batch.workers=1")
+    whole, parted = (folder / f"shared-{kind}-{name}" for kind in ("whole", "parted"))
+    trained(tiny_folder, "one", *more, "batch.train=4", f"run_dir={whole}")
+    stopped(tiny_folder, name, 3, str(parted), *more)
+    trained(tiny_folder, name, *more, f"run_dir={parted}", "resume=true")
+    assert_same_training(whole, parted)
+
+
+def test_ranks_without_a_share_of_some_weights_train_save_and_load(folder, tiny_folder):
+    """Three ranks share adapters of rank 2: one of them has no row of half of the matrices."""
+    more = ("lora.r=2", "data.num_train=12")
+    whole, parted = (folder / f"uneven-{kind}" for kind in ("whole", "parted"))
+    alone = ("batch.train=3", "trainer.accumulate_grad_batches=1")
+    trained(tiny_folder, "one", *more, *alone, f"run_dir={whole}")
+    stopped(tiny_folder, "three", 3, str(parted), *more, "batch.train=1")
+    trained(tiny_folder, "three", *more, "batch.train=1", f"run_dir={parted}", "resume=true")
+    assert_same_training(whole, parted)
 
 
 def test_the_adapter_of_sharded_training_loads_in_one_process(runs, tiny_folder):

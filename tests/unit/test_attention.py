@@ -367,6 +367,38 @@ def test_sinks_never_go_to_a_flash_kernel_that_would_leave_them_out(monkeypatch)
     torch.testing.assert_close(flash, eager, atol=2e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("backend", ["sdpa", "flash_attention_2", "eager"])
+def test_packed_rows_see_their_own_sequence_alone(monkeypatch, backend):
+    import families
+
+    monkeypatch.setattr(attention, "_flash_attention_forward", families.causal_kernel)
+    model = build("llama", attention.IMPLEMENTATIONS[backend])
+    ids = torch.randint(5, 90, (1, 29), generator=torch.Generator().manual_seed(2))
+    parts = ids[:, :12], ids[:, 12:]
+    positions = torch.cat([torch.arange(part.shape[1]) for part in parts])[None]
+    with torch.no_grad():
+        apart = torch.cat([model(part, use_cache=False).logits for part in parts], dim=1)
+        packed = model(ids, position_ids=positions, use_cache=False).logits
+    torch.testing.assert_close(packed, apart, atol=2e-4, rtol=1e-3)
+
+
+def test_masks_cut_into_chunks_do_not_go_to_a_flash_kernel(monkeypatch):
+    """Llama 4's text model: half of its layers see no further back than their own chunk."""
+    import families
+
+    monkeypatch.setattr(attention, "_flash_attention_forward", families.causal_kernel)
+    config = families.chunked_config()
+    ids = torch.randint(5, 90, (2, 40), generator=torch.Generator().manual_seed(2))
+    found = []
+    for name in ("sce_fa2", "sce_fused", "eager"):
+        torch.manual_seed(1)
+        model = families.AutoModelForCausalLM.from_config(config, attn_implementation=name).eval()
+        with torch.no_grad():
+            found.append(model(ids, use_cache=False).logits)
+    for logits in found[:2]:
+        torch.testing.assert_close(logits, found[2], atol=2e-4, rtol=1e-3)
+
+
 def test_logits_are_float32_under_autocast_too():
     query, key = torch.randn(1, 4, 3, 16), torch.randn(1, 2, 9, 16)
     with torch.autocast("cpu", dtype=torch.bfloat16):

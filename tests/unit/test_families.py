@@ -35,11 +35,12 @@ from families import (
 )
 from sce.data.batch import collate
 from sce.data.encode import Encoded
-from sce.decode import DecodeSettings, decode, turns_with_length
+from sce.decode import DecodeSettings, decode
 from sce.errors import InputError
 from sce.model.capture import probing
 from sce.model.projections import HeadOutputs, attention_modules
 from sce.model.reads import LookedAt
+from sce.model.rope import turns_with_length
 
 STEPS = 12
 COUNTS = ("copy", "copy_needle", "insight")
@@ -274,7 +275,7 @@ def test_a_prefill_in_chunks_gives_the_same(name, padding):
 @pytest.mark.parametrize("kind", ["longrope", "dynamic"])
 def test_rotary_embeddings_that_turn_by_the_length_are_prefilled_whole(kind):
     config = deepcopy(CONFIGS["llama"])
-    assert not turns_with_length(families.build("llama", "sce_fused"))
+    assert not turns_with_length(families.build("llama", "sce_fused").config)
     config.rope_parameters = {"rope_type": kind, "rope_theta": 1e4, "factor": 2.0}
     config.rope_parameters |= {"original_max_position_embeddings": 8}
     config.rope_parameters |= {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
@@ -283,7 +284,7 @@ def test_rotary_embeddings_that_turn_by_the_length_are_prefilled_whole(kind):
     for chunk in (4, 8192):
         torch.manual_seed(0)  # a model each: dynamic tables are kept as the last pass left them
         model = AutoModelForCausalLM.from_config(config, attn_implementation="sce_fused").eval()
-        assert turns_with_length(model)
+        assert turns_with_length(model.config)
         chosen = replace(settings("llama"), prefill_chunk=chunk)
         found.append(decode(model, collate(EXAMPLES["left"]), chosen))
     for chunked, whole in zip(*found, strict=True):

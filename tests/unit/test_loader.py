@@ -15,8 +15,7 @@ def steps_of(lengths, *, world_size=1, batch=2, accumulate=2, epoch=0, skip=0):
     size, ranks = batch * accumulate, []
     for rank in range(world_size):
         sampler = EpochSampler(lengths, 7, step_size=size, rank=rank, world_size=world_size)
-        sampler.set_epoch(epoch)
-        sampler.skip = skip
+        sampler.epoch, sampler.skip = epoch, skip
         own = list(sampler)
         ranks.append([own[i : i + size] for i in range(0, len(own), size)])
     return [

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import AutoTokenizer, Llama4TextConfig, LlamaConfig
+from transformers import AutoTokenizer, LlamaConfig
 
 import families
 from plans import make_splits
@@ -248,15 +248,20 @@ def test_models_with_a_state_are_refused(name):
 
 
 def test_masks_cut_into_chunks_are_refused():
-    config = Llama4TextConfig(
-        **{**families._GROUPED, "num_hidden_layers": 2},
-        attention_chunk_size=16,
-        num_local_experts=2,
-        intermediate_size_mlp=64,
-        layer_types=["chunked_attention", "full_attention"],
-    )
+    config = families.chunked_config()
     model = families.AutoModelForCausalLM.from_config(config, attn_implementation="sce_fused")
     with pytest.raises(InputError, match="causal within a window"):
+        loss_of(model, collate_shared(contexts(*TWO)))
+
+
+@pytest.mark.parametrize("kind", ["longrope", "dynamic"])
+def test_tables_that_follow_the_longest_position_are_refused(kind):
+    parameters = {"rope_type": kind, "rope_theta": 1e4, "factor": 4.0}
+    if kind == "longrope":
+        parameters |= {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
+        parameters |= {"original_max_position_embeddings": 16}
+    model = llama(head_dim=16, rope_parameters=parameters)
+    with pytest.raises(InputError, match="a question would depend on its neighbours"):
         loss_of(model, collate_shared(contexts(*TWO)))
 
 

@@ -231,6 +231,11 @@ def test_real_seeds_that_meet_the_same_questions_are_warned_of():
     assert "real runs tune on 200 of 240 questions" in warning
 
 
+def test_fewer_validation_examples_than_asked_for_are_warned_of():
+    (warning,) = check_data(runs_of(every=["data.num_val=500"]))
+    assert "80 val examples, not data.num_val=500" in warning
+
+
 def test_the_quick_study_can_run_as_it_ships():
     options = configured("study", StudyConfig, ["study=quick"], CONF / "studies").study
     found = checked(jobs_of(options, "none"), Path("/s"), options.estimate, composed)

@@ -2,9 +2,11 @@
 
 import csv
 import json
+import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -87,9 +89,31 @@ def assert_same(one: Path, other: Path) -> None:
         for d in (one, other)
     ]
     assert rows[0] == rows[1]
-    for folder in ("heads", "predictions", "curves"):
-        files = [sorted(p.name for p in (d / folder).iterdir()) for d in (one, other)]
-        assert files[0] == files[1]
+    assert schedules(first) == schedules(second)
+    for folder in ("heads", "predictions", "curves", "figures"):
+        files = [sorted((d / folder).glob("*")) for d in (one, other)]
+        assert [f.name for f in files[0]] == [f.name for f in files[1]]
+        for mine, theirs in zip(*files, strict=True):
+            assert content(mine) == content(theirs), mine.name
+
+
+def schedules(checkpoint: dict) -> list:
+    """What the learning rate will be, and what callbacks hold but for the clock."""
+    callbacks = {
+        name: {key: value for key, value in state.items() if key != "seconds"}
+        for name, state in checkpoint["callbacks"].items()
+    }
+    return [checkpoint["lr_schedulers"], checkpoint["loops"]["fit_loop"]["state_dict"], callbacks]
+
+
+def content(file: Path):
+    """What a file says, without what tells runs apart."""
+    if file.suffix == ".npz":
+        with np.load(file) as arrays:
+            return {name: arrays[name].tolist() for name in arrays.files}
+    if file.suffix == ".json":
+        return {k: v for k, v in json.loads(file.read_text()).items() if k != "provenance"}
+    return file.read_text() if file.suffix == ".jsonl" else None
 
 
 def at_step(step: int):
@@ -121,6 +145,21 @@ CUTS = {
         kill,
     ),
 }
+
+
+def test_it_goes_on_twice_from_the_end_of_an_epoch(tiny_folder, monkeypatch):
+    """Three steps an epoch: killed after steps 5 and 8, it goes on from 3 and from 6."""
+    options = (*OPTIONS, "trainer.max_steps=10", "val_every=10", "save_every=3")
+
+    def run(name, *more):
+        return run_train(tiny_folder, *options, f"run_dir={name}", *more)
+
+    whole = run("unparted")
+    for step, more in ((5, ()), (8, ("resume=true",))):
+        at = (SceModule, "optimizer_step", at_step(step), kill)
+        cut(lambda more=more: run("parted", *more), monkeypatch, *at)
+        assert saved(Path("parted"))["global_step"] == step - 2
+    assert_same(whole, run("parted", "resume=true"))
 
 
 @pytest.mark.parametrize("cut_at", CUTS)
@@ -263,7 +302,7 @@ def test_counters_of_micro_batches_are_told_in_the_new_ones(old, new, behind):
     progress = {name: counters(steps * old, behind) for name in ("total", "current")}
     loop = {
         "epoch_loop.batch_progress": progress,
-        "state_dict": {"combined_loader": [{"epoch": 0, "batches": steps * old}]},
+        "state_dict": {"combined_loader": [{"batches": steps * old}]},
     }
     own = {"schema": SCHEMA, "accumulate": old}
     unpack({"sce": own, "loops": {"fit_loop": loop}}, new)
@@ -294,6 +333,27 @@ def test_another_recipe_is_refused_before_the_weights_load(
     monkeypatch.setattr(build, "load_model", kill)
     with pytest.raises(InputError, match=message):
         run_train(tiny_folder, *OPTIONS, f"run_dir={whole}", "resume=true", override)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "message"),
+    [
+        ("identity", "weights_sha256", "the run has weights_sha256=other"),
+        ("identity", "version of sce", "the run has version of sce=other"),
+        ("identity", "train_sha256", "the run has train_sha256=other"),
+        ("schema", None, "is of another version of sce"),
+    ],
+)
+def test_a_checkpoint_of_something_else_is_refused(
+    whole, tiny_folder, tmp_path, part, name, message
+):
+    shutil.copytree(whole, tmp_path / "mine")
+    file = tmp_path / "mine" / "checkpoints" / "last.ckpt"
+    content = torch.load(file, weights_only=True)
+    content["sce"] |= {part: "other" if name is None else content["sce"][part] | {name: "other"}}
+    torch.save(content, file)
+    with pytest.raises(InputError, match=message):
+        run_train(tiny_folder, *OPTIONS, "run_dir=mine", "resume=true")
 
 
 def test_another_reference_is_refused_the_same_one_elsewhere_is_not(tiny_folder):
