@@ -27,6 +27,10 @@ class ProgressLines(Callback):
         self._last_step = 0
         self._started = time.perf_counter()
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The step that a run goes on from has had its line."""
+        self._last_step = trainer.global_step
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

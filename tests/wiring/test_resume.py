@@ -103,7 +103,17 @@ def schedules(checkpoint: dict) -> list:
         name: {key: value for key, value in state.items() if key != "seconds"}
         for name, state in checkpoint["callbacks"].items()
     }
-    return [checkpoint["lr_schedulers"], checkpoint["loops"]["fit_loop"]["state_dict"], callbacks]
+    loop = checkpoint["loops"]["fit_loop"]
+    return plain([checkpoint["lr_schedulers"], loop["state_dict"], callbacks])
+
+
+def plain(value):
+    """Tensors and arrays as lists, which compare as a whole."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def content(file: Path):
@@ -112,7 +122,8 @@ def content(file: Path):
         with np.load(file) as arrays:
             return {name: arrays[name].tolist() for name in arrays.files}
     if file.suffix == ".json":
-        return {k: v for k, v in json.loads(file.read_text()).items() if k != "provenance"}
+        left_out = ("provenance", "run")
+        return {k: v for k, v in json.loads(file.read_text()).items() if k not in left_out}
     return file.read_text() if file.suffix == ".jsonl" else None
 
 
