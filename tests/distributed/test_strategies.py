@@ -156,7 +156,7 @@ def test_every_rank_answers_and_scores_what_one_process_does(folder, peaky_folde
     assert one == two
     assert len({row["prediction"] for row in one}) > 1
     assert np.abs(scores).max() > 0.01
-    np.testing.assert_allclose(scores, others, atol=1e-5)
+    np.testing.assert_allclose(scores, others, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp"])
