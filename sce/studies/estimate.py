@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sce.commands import RunConfig, TrainConfig
 from sce.intervene_options import InterveneConfig
+from sce.records import read_jsonl
 from sce.studies.jobs import is_done, state_of
 from sce.studies.plan import Job
 from sce.study_options import EstimateOptions
@@ -74,7 +75,7 @@ def estimate(
     runs = [job for job in done if job.folder and tokens[job.name]]
     rate, mib = options.tokens_per_s, options.mib_a_run
     if runs:
-        seconds = sum(float((state_of(folder, job) or {})["seconds"]) for job in runs)
+        seconds = sum(_seconds(folder, job) for job in runs)
         rate = sum(tokens[job.name] for job in runs) / max(seconds, 1e-9)
         mib = sum(_size(folder / job.folder) for job in runs) / len(runs) / _MIB
     return Estimate(
@@ -103,6 +104,14 @@ def duration(seconds: float) -> str:
     if minutes < 1:
         return "less than a minute" if seconds else "nothing"
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
+
+
+def _seconds(folder: Path, job: Job) -> float:
+    """What a finished run took: its last process, or all of them by its records, which go on."""
+    last = float((state_of(folder, job) or {})["seconds"])
+    records = folder / job.folder / "records.jsonl"
+    rows = read_jsonl(records) if job.folder and records.is_file() else []
+    return max([last, *(float(row.get("seconds") or 0) for row in rows)])
 
 
 def _size(folder: Path) -> int:

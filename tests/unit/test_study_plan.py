@@ -8,6 +8,7 @@ import pytest
 from runs import configured
 from sce.config import CONF, composed
 from sce.errors import InputError
+from sce.records import append_jsonl
 from sce.studies.checking import check_data, checked
 from sce.studies.estimate import duration, estimate
 from sce.studies.folder import begin, differences, read_jobs, started_in
@@ -341,6 +342,13 @@ def test_an_estimate_is_taken_from_the_study_s_own_finished_runs(tmp_path):
     after = estimate(tmp_path, jobs, tokens, EstimateOptions(tokens_per_s=10))
     assert after.measured == 1
     assert after.seconds == pytest.approx((len(jobs) - 1) * 20)
+    # Killed and gone on with, a run took longer than its last process.
+    (tmp_path / "runs" / "mdqa-real-seed0").mkdir(parents=True)
+    rows = [{"step": 0, "seconds": 4}, {"step": 4, "seconds": 50}]
+    for row in rows:
+        append_jsonl(tmp_path / "runs" / "mdqa-real-seed0" / "records.jsonl", row)
+    later = estimate(tmp_path, jobs, tokens, EstimateOptions(tokens_per_s=10))
+    assert later.seconds == pytest.approx((len(jobs) - 1) * 50)
     assert f"{len(jobs) - 1} of {len(jobs)} jobs" in plan_text(tmp_path, jobs, after)
 
 

@@ -98,7 +98,7 @@ def _over_panel(task: Task, measure: str, by: str) -> Chart | None:
         layered += _chance_line(task, by, x)
     chart = alt.layer(*layered).properties(width=300, height=200)
     num = len({row["name"] for row in rows})
-    return titled(chart, SHORT[measure], f"n = {num} settings")
+    return titled(chart, SHORT[measure], f"{num} lines")
 
 
 def _curve(run: Run, by: str) -> Curve | None:
