@@ -200,10 +200,16 @@ def group_lives(group: int) -> bool:
     return True
 
 
+def tables(folder: Path) -> dict[str, str]:
+    files = sorted((folder / "report" / "tables").iterdir())
+    assert files
+    return {file.name: file.read_text().replace(str(folder), "") for file in files}
+
+
 def test_killed_at_ten_random_times_the_report_is_that_of_a_study_nobody_disturbed(
     finished, options, tmp_path
 ):
-    folder, rng = tmp_path / "s", random.Random(0)
+    folder, rng, hits = tmp_path / "s", random.Random(0), 0
     for _ in range(KILLS):
         process = subprocess.Popen(
             command(folder, options),
@@ -212,11 +218,14 @@ def test_killed_at_ten_random_times_the_report_is_that_of_a_study_nobody_disturb
             start_new_session=True,
         )
         time.sleep(rng.uniform(1, 25))  # what is tested is the wall clock's randomness
+        hits += process.poll() is None
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+    assert hits > 1
     done = run(folder, options)
     assert done.returncode == 0, done.stdout[-2000:]
     assert findings(folder) == findings(finished[0])
+    assert tables(folder) == tables(finished[0])
     for name in (*RUNS, *CELLS):
         steps = [row["step"] for row in read_jsonl(folder / "runs" / name / "records.jsonl")]
         assert steps == [0, 2, 4]
