@@ -107,7 +107,8 @@ def opened(run_dir: Path, config_yaml: str, *, resume: bool) -> Iterator[None]:
     try:
         yield
     except StoppedBySignal as stopped:
-        handler.stream.write(f"{stopped}\n")  # by which conf/launch/slurm.sbatch knows
+        # Into the file alone; by this line conf/launch/slurm.sbatch knows.
+        handler.handle(logging.makeLogRecord({"msg": str(stopped)}))
         raise
     except InputError:
         if not resume and not (run_dir / "records.jsonl").exists():

@@ -2,7 +2,9 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sce.analysis.__main__ import main as analyse
 from sce.errors import InputError
@@ -68,7 +70,7 @@ def _log_report(out: Path, name: str) -> None:
             for figure in sorted((out / "figures").glob("*.png")):
                 logger.log_image(f"study/{figure.stem}", [str(figure)])  # type: ignore[attr-defined]
             for table in sorted((out / "tables").glob("*.csv")):
-                columns, *rows = _rows(table)
+                columns, rows = typed_table(table)
                 logger.log_table(f"study/{table.stem}", columns=columns, data=rows)  # type: ignore[attr-defined]
             if (out / "index.html").is_file():
                 run_logger.keep(out / "index.html", f"{name}-report", "report")
@@ -97,6 +99,16 @@ def metrics(findings: Path) -> dict[str, float]:
     return found
 
 
-def _rows(table: Path) -> list[list[str]]:
-    with table.open(encoding="utf-8", newline="") as stream:
-        return list(csv.reader(stream)) or [[]]
+def typed_table(file: Path) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of a CSV table; where all that a column holds are numbers, as numbers."""
+    with file.open(encoding="utf-8", newline="") as stream:
+        columns, *rows = list(csv.reader(stream)) or [[]]
+    typed = [_typed(cells) for cells in zip(*rows, strict=True)]
+    return columns, [list(row) for row in zip(*typed, strict=True)]
+
+
+def _typed(cells: Sequence[str]) -> Sequence[Any]:
+    try:
+        return [float(cell) if cell else None for cell in cells] if any(cells) else cells
+    except ValueError:
+        return cells

@@ -179,6 +179,8 @@ def test_it_goes_on_to_the_bit(whole, tiny_folder, monkeypatch, cut_at):
         return run_train(tiny_folder, *OPTIONS, "run_dir=parted", *more)
 
     cut(run, monkeypatch, *CUTS[cut_at])
+    last = Path("parted/log.txt").read_text().splitlines()[-1]
+    assert last.startswith("stopped by SIGTERM at step") == (CUTS[cut_at][3] is terminate)
     assert_same(whole, run("resume=true"))
 
 

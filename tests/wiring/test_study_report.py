@@ -6,7 +6,7 @@ import sys
 
 from fake_wandb import wandb_alone
 
-from sce.studies.report import write_report
+from sce.studies.report import typed_table, write_report
 from study_runs import Planted, World, write_study
 
 
@@ -43,3 +43,19 @@ def test_figures_tables_rho_and_page_are_one_run_however_often_a_study_is_run(
             assert {f"study/{stem}" for stem in drawn} <= logged
         artifacts = {each["artifact"]["name"] for each in kept if each["type"] == "artifact"}
         assert "mine-report" in artifacts
+    (file, *_) = (study / "report" / "wandb").glob("offline-run-*/files/media/table/study/runs_*")
+    table = json.loads(file.read_text("utf-8"))
+    values = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    assert all(isinstance(row["f1"], float) for row in values)
+    assert {row["task"] for row in values} == {"mdqa"}
+
+
+def test_numbers_of_a_table_are_numbers_and_an_empty_one_has_its_columns(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("name,f1,step,note\na,0.5,3,\nb,,4,\n")
+    assert typed_table(file) == (
+        ["name", "f1", "step", "note"],
+        [["a", 0.5, 3.0, ""], ["b", None, 4.0, ""]],
+    )
+    file.write_text("name,f1\n")
+    assert typed_table(file) == (["name", "f1"], [])
