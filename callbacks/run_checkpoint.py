@@ -1,15 +1,11 @@
 """Checkpoints that a run can go on from: trainable parts, optimiser, schedule, data position."""
 
 import os
-from pathlib import Path
 from typing import Any
 
-import torch
-import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from sce.errors import InputError
 from sce.module import SceModule
 
 
@@ -31,25 +27,6 @@ class RunCheckpoint(Callback):
             raise ValueError(f"save_every must be >= 1, got {save_every}")
         self.save_every = save_every
         self._saved = 0
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """See that every rank goes on from the same checkpoint, or all from none.
-
-        Raises:
-            InputError: one does not see what rank 0 sees; on all ranks, so that none waits.
-        """
-        assert isinstance(pl_module, SceModule)
-        if trainer.world_size == 1:
-            return
-        seen: list[int | None] = [None] * trainer.world_size
-        dist.all_gather_object(seen, _step_of(_file_of(pl_module)))
-        others = [str(rank) for rank, step in enumerate(seen) if step != seen[0]]
-        if others:
-            raise InputError(
-                f"rank 0 goes on from {_told(seen[0])}, but rank {', '.join(others)} sees "
-                f"{_told(seen[int(others[0])])} in {_file_of(pl_module).parent}; run_dir has to "
-                "lie on a file system that all machines share"
-            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """What a run goes on from is saved already."""
@@ -82,7 +59,7 @@ class RunCheckpoint(Callback):
             self._save(trainer, pl_module)
 
     def _save(self, trainer: Trainer, pl_module: SceModule) -> None:
-        file = _file_of(pl_module)
+        file = pl_module.facts.run_dir / "checkpoints" / "last.ckpt"
         new = file.with_name(".last-new.ckpt")
         trainer.save_checkpoint(new)  # every rank takes part
         if trainer.is_global_zero:
@@ -90,18 +67,3 @@ class RunCheckpoint(Callback):
                 os.fsync(stream.fileno())
             new.replace(file)
         self._saved = trainer.global_step
-
-
-def _file_of(module: SceModule) -> Path:
-    return module.facts.run_dir / "checkpoints" / "last.ckpt"
-
-
-def _step_of(file: Path) -> int | None:
-    """The step a checkpoint was saved at; None where there is none."""
-    if not file.is_file():
-        return None
-    return int(torch.load(file, map_location="cpu", weights_only=True, mmap=True)["global_step"])
-
-
-def _told(step: int | None) -> str:
-    return "no checkpoint" if step is None else f"the checkpoint of step {step}"

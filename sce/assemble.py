@@ -226,6 +226,7 @@ def facts(parts: Parts, *, run: str, run_dir: Path, study: str | None = None) ->
         shape=parts.shape,
         study=study,
         mix=config.data.mix_text,
+        limited=config.data.limited,
         num_train=splits["train"].card["num_examples"] if "train" in splits else 0,
         rope=rope.in_use(load_config(parts.source), config.model.rope_theta, config.model.scaling),
         model=config.model.name_or_path,

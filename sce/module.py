@@ -28,7 +28,7 @@ from sce.logged import LogOnce
 from sce.metrics import metrics_for
 from sce.optimizer import adamw
 from sce.options import OptimizerOptions
-from sce.parallel import gathered, shard, total_norm
+from sce.parallel import gathered, shard, shared_run_dir, total_norm
 from sce.records import RunFacts
 from sce.stats import bootstrap_interval
 from sce.untuned import Scored, Untuned
@@ -85,9 +85,9 @@ class SceModule(L.LightningModule):
         """Answer tokens trained on so far, over all ranks."""
 
     def setup(self, stage: str) -> None:
-        """Take rank 0's folder for the run's."""
+        """Take rank 0's folder for the run's, in which all see the same checkpoint."""
         del stage
-        run_dir = Path(self.trainer.strategy.broadcast(str(self.facts.run_dir)))
+        run_dir = shared_run_dir(self.trainer, self.facts.run_dir, begins=self.net is None)
         self.facts = replace(self.facts, run_dir=run_dir)
         self._log.open(run_dir)
 

@@ -8,8 +8,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -40,6 +44,45 @@ class ShardedStrategy(ModelParallelStrategy):
         """The trained parts, whole, on rank 0; the frozen base is never gathered for a file."""
         assert self.model is not None
         return trained_state(self.model)
+
+
+def shared_run_dir(trainer: Trainer, own: Path, *, begins: bool) -> Path:
+    """Rank 0's folder for a run; a collective.
+
+    Args:
+        trainer: whose ranks take part.
+        own: this rank's idea of the folder.
+        begins: whether the run begins, or goes on: all ranks must see one checkpoint there, or
+            none, for else some would load it while the others do not, and all would wait.
+
+    Raises:
+        InputError: they do not; on all ranks.
+    """
+    run_dir = Path(trainer.strategy.broadcast(str(own)))
+    if not begins or trainer.world_size == 1:
+        return run_dir
+    seen: list[int | None] = [None] * trainer.world_size
+    dist.all_gather_object(seen, _step_of(run_dir / "checkpoints" / "last.ckpt"))
+    others = [str(rank) for rank, step in enumerate(seen) if step != seen[0]]
+    if others:
+        raise InputError(
+            f"rank 0 goes on from {_told(seen[0])}, but rank {', '.join(others)} sees "
+            f"{_told(seen[int(others[0])])} in {run_dir}; it has to lie on a file system that all "
+            "machines share"
+        )
+    return run_dir
+
+
+def _step_of(checkpoint: Path) -> int | None:
+    """The step it was saved at; None where there is none."""
+    if not checkpoint.is_file():
+        return None
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    return int(saved["global_step"])
+
+
+def _told(step: int | None) -> str:
+    return "no checkpoint" if step is None else f"the checkpoint of step {step}"
 
 
 def shard(model: nn.Module, mesh: DeviceMesh) -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from sce.analysis.load import Loaded, RunFiles
@@ -100,7 +101,7 @@ class Member:
 def members(loaded: Loaded) -> list[Member]:
     """The runs that can be analysed; the others are noted in `loaded`."""
     found: list[Member] = []
-    tuned: dict[str, str] = {}  # adapter -> the run that is known to have made it
+    twins = _twins(loaded.runs)
     for run in loaded.runs:
         steps = [step for step in run.rows if run.scores(step) is not None]
         kind = _kind(run)
@@ -108,11 +109,10 @@ def members(loaded: Loaded) -> list[Member]:
             loaded.lose(run.folder, run.name, "no scores of heads that can be read")
         elif steps[-1] == 0 and kind != "untuned":
             loaded.lose(run.folder, run.name, "not tuned: nothing after step 0")
-        elif (adapter := run.adapter.get("adapter_sha256")) and adapter in tuned:
-            reason = f"its adapter is that of {tuned[adapter]}: a run that is there twice is one"
+        elif run.folder in twins:
+            reason = f"its adapter is that of {twins[run.folder]}: a run that is there twice is one"
             loaded.lose(run.folder, run.name, reason)
         else:
-            tuned |= {adapter: run.name} if adapter else {}
             job, row = run.job, run.rows[steps[-1]]
             task, seed = (job.task, job.seed) if job else (row["task"], None)
             seed = row["seed"] if seed is None else seed
@@ -158,6 +158,18 @@ def odd_ones(runs: Sequence[Member]) -> list[str]:
                 "are not quite those of the others"
             )
     return warnings
+
+
+def _twins(runs: Sequence[RunFiles]) -> dict[Path, str]:
+    """Folder -> the run that it copies: the same adapter, scored alike; a study's come first."""
+    first: dict[tuple[Any, ...], str] = {}
+    twins: dict[Path, str] = {}
+    for run in sorted(runs, key=lambda run: run.job is None):
+        if adapter := run.adapter.get("adapter_sha256"):
+            key = (adapter, *(run.last_row[name] for name in ("task", "scorer", "mode", "match")))
+            if first.setdefault(key, run.name) != run.name:
+                twins[run.folder] = first[key]
+    return twins
 
 
 def _kind(run: RunFiles) -> str:

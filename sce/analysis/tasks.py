@@ -84,7 +84,7 @@ def untuned_run(runs: Sequence[Member]) -> Member | None:
     """The model before tuning as a run: one that is this by itself, else a run's step 0.
 
     Of the runs with a step 0 the first whose heads are scored on the examples that most are; what
-    cannot be read of it is noted with that run.
+    cannot be read of it is noted as the untuned model's.
     """
     if own := [run for run in runs if run.kind == "untuned"]:
         return own[0]

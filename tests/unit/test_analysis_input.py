@@ -1,6 +1,7 @@
 """Runs that are missing, torn, mixed or degenerate: named, left out, counted; never a crash."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -296,6 +297,55 @@ def test_two_studies_of_one_name_are_told_apart_by_their_folders_and_one_given_t
     assert {name.partition(": ")[0] for name in patched} == {str(study) for study in studies}
     (task,) = analyse([studies[0], studies[0]]).groups[0].tasks
     assert not any(":" in setting.setting for setting in task.settings)
+
+
+def test_a_run_that_is_there_twice_is_one(tmp_path, runs):
+    note = runs[0] / "adapter" / "sce.json"
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"adapter_sha256": "a" * 64}))
+    shutil.copytree(runs[0], tmp_path / "backup" / "again")
+    found = analyse([*runs, tmp_path / "backup"])
+    (task,) = found.groups[0].tasks
+    assert "again" not in {run.name for run in task.runs}
+    assert all(len(setting.runs) == len(set(setting.runs)) for setting in task.settings)
+    assert (
+        reasons(found)["again"]
+        == f"its adapter is that of {runs[0].name}: a run that is there twice is one"
+    )
+    assert found.num_runs == len(runs) + 1  # left out, and counted once
+
+
+def test_a_run_without_scores_is_counted_once(runs):
+    for file in (runs[0] / "heads").iterdir():
+        file.unlink()
+    assert analyse(runs).num_runs == len(runs)
+
+
+def test_of_two_studies_references_one_is_used_and_no_member_of_either_is_a_point(tmp_path):
+    """The second one's real runs for its reference were drawn by other seeds."""
+    studies = [
+        write_study(tmp_path / name, [WORLD], Planted(num_settings=3, seeds=(0,), real_seeds=seeds))
+        for name, seeds in (("a", (100, 101)), ("b", (200, 201)))
+    ]
+    (task,) = analyse(studies).groups[0].tasks
+    assert task.reference.source.endswith("a/reference/mdqa.json")
+    (warning,) = [w for w in task.warnings if "is not used" in w]
+    assert warning.startswith(f"reference {studies[1]}/reference/mdqa.json is not used")
+    assert not [run.name for run in task.runs if run.kind == "real" and run.is_point]
+
+
+def test_two_real_runs_one_of_them_the_reference_give_no_ceiling(tmp_path):
+    real = [Tuned(1.0, 0.7, "real", "real", seed) for seed in (100, 101)]
+    folders = [write_run(tmp_path / f"real-{r.seed}", WORLD, r) for r in real]
+    file = write_reference(tmp_path / "ref.json", WORLD, [(folders[0], real[0])])
+    other = write_run(tmp_path / "x", WORLD, Tuned(0.5, 0.5))
+    (task,) = analyse([*folders, other], [file]).groups[0].tasks
+    assert task.ceiling == {}
+    assert any(
+        warning.startswith("no ceiling: one real run is the ref") for warning in task.warnings
+    )
+    third = write_run(tmp_path / "third", WORLD, Tuned(1.0, 0.7, "real", "real", 102))
+    (task,) = analyse([*folders, other, third], [file]).groups[0].tasks
+    assert task.ceiling["recall"].n == 2
 
 
 def test_interventions_of_another_model_s_study_stay_with_that_model(tmp_path):

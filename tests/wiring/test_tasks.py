@@ -64,6 +64,13 @@ def test_a_mixture_is_named_in_the_records(tiny_folder, tmp_path):
     row = read_jsonl(run_dir / "records.jsonl")[0]
     assert row["mix"] == "0.333 real/real + 0.667 low/high"
     assert (row["concept"], row["context"]) == ("mix", "mix")
+    assert row["limited"] is None
+
+
+def test_the_relation_of_a_limited_set_is_in_the_records(tiny_folder, tmp_path):
+    limited = ("data.concept=limited", "data.limited=who", f"run_dir={tmp_path / 'run'}")
+    row = read_jsonl(run_train(tiny_folder, *limited, "val_every=4") / "records.jsonl")[-1]
+    assert (row["concept"], row["limited"]) == ("limited", "who")
 
 
 @pytest.mark.parametrize("task", list(SMALL))

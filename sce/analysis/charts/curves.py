@@ -69,7 +69,7 @@ def learning(task: Task) -> Chart | None:
 def _over_panel(task: Task, measure: str, by: str) -> Chart | None:
     rows: Rows = []
     sets = [(setting.setting, setting.kind, setting.runs) for setting in task.settings]
-    members = [run.name for run in task.runs if run.kind == "real" and not run.is_point]
+    members = [run.name for run in task.runs if run.in_reference and not run.is_point]
     for name, kind, names in [*sets, ("real, in the reference", "real", members)]:
         runs = [run for run in task.runs if run.name in names]
         found = _mean_curve([c for run in runs if (c := _curve(run, by)) is not None], measure)
