@@ -10,6 +10,7 @@ import torch
 from lightning.fabric.utilities.throughput import get_available_flops
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
+from torch.distributed import ReduceOp
 
 from sce.data.batch import Batch
 from sce.data.datamodule import REFERENCE
@@ -22,6 +23,7 @@ class Throughput(Callback):
     """Real tokens a second on each device (no padding), MFU on a GPU, peak memory, scoring's price.
 
     The clock runs while training batches run; validation, its callbacks and checkpoints stop it.
+    Over several ranks tokens and operations are means, memory and seconds those of the worst.
     MFU counts what training needs; what is recomputed to save memory counts in HFU alone.
     """
 
@@ -105,10 +107,14 @@ class Throughput(Callback):
             "perf/scoring_share_of_validation": self._scoring / max(1e-9, self._validation),
             "perf/validation_s": self._validation,
         }
-        if self._tokens:
-            metrics["perf/tokens_per_s_per_device"] = self._tokens / self._seconds
+        means = _over_ranks(pl_module, [self._tokens, self._needed, self._recomputed], ReduceOp.SUM)
+        tokens, self._needed, self._recomputed = (n / trainer.world_size for n in means)
+        most = [self._seconds, _peak_memory_gib(pl_module.device)]
+        self._seconds, peak_memory = _over_ranks(pl_module, most, ReduceOp.MAX)
+        if tokens:
+            metrics["perf/tokens_per_s_per_device"] = tokens / self._seconds
             metrics |= self._utilisation(_peak_flops(pl_module))
-        metrics["perf/peak_memory_gib"] = _peak_memory_gib(pl_module.device)
+        metrics["perf/peak_memory_gib"] = peak_memory
         pl_module.hand_on(metrics)
         self._tokens, self._seconds = 0, 0.0
         self._needed, self._recomputed = 0.0, 0.0
@@ -127,6 +133,16 @@ class Throughput(Callback):
 def training_flops(model: nn.Module, lengths: Sequence[int]) -> float:
     """Operations that one training pass over examples of these lengths needs (sce.model.flops)."""
     return FlopCounter(model).of([(length, 0) for length in lengths]).needed
+
+
+def _over_ranks(
+    pl_module: LightningModule, values: Sequence[float], how: ReduceOp.RedOpType
+) -> list[float]:
+    """The values of all ranks together; a collective where there are several."""
+    found = torch.tensor(values, dtype=torch.float64, device=pl_module.device)
+    if pl_module.trainer.world_size > 1:
+        torch.distributed.all_reduce(found, op=how)
+    return found.tolist()
 
 
 def _peak_flops(pl_module: LightningModule) -> float | None:

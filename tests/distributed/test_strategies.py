@@ -5,11 +5,14 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch.distributed import ReduceOp
 
+from callbacks.throughput import _over_ranks as over_ranks
 from ranks import run_ranks
 from runs import run_train
 from sce import parallel
@@ -130,6 +133,19 @@ def test_every_example_counts_once_and_metrics_are_logged_once(runs, name):
         assert one["answer_nll"] == pytest.approx(two.pop("answer_nll"), rel=1e-6)
         assert one["target_tokens"] == two["target_tokens"]
         assert one["f1"] == two["f1"]
+
+
+def test_memory_and_time_are_those_of_the_worst_rank():
+    def run():
+        rank = int(os.environ["LOCAL_RANK"])
+        names = {"rank": rank, "world_size": 2}
+        torch.distributed.init_process_group("gloo", **names)
+        module = SimpleNamespace(device=torch.device("cpu"), trainer=SimpleNamespace(world_size=2))
+        both = [over_ranks(module, [1.0 + rank, 5.0], how) for how in (ReduceOp.SUM, ReduceOp.MAX)]
+        torch.distributed.destroy_process_group()
+        assert both == [[3.0, 10.0], [2.0, 5.0]]
+
+    run_ranks(run)
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp"])
