@@ -202,7 +202,7 @@ def scored_model(parts: Parts, adapter: Path | None) -> nn.Module:
 def facts(parts: Parts, *, run: str, run_dir: Path, study: str | None = None) -> RunFacts:
     """What identifies a run; splits that were not built leave their field empty."""
     config, splits = parts.config, parts.splits
-    concept, context = config.data.cell("train")
+    concept, context = config.data.training
     scored = splits.get("reference") or next(iter(splits.values()))
     packages = ("sce", "torch", "transformers", "peft", "lightning")
     return RunFacts(

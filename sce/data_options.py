@@ -1,10 +1,11 @@
 """The typed values of the data: its task, its splits, their cells, the size of a context."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from sce.grid import check_cell, natural_context
-from sce.options import FORMATS, LIMITS, TASKS, require, require_in
+from sce.options import CONCEPTS, FORMATS, LIMITS, TASKS, require, require_in
 
 SPLITS = ("train", "val", "reference")
 SHARES = (0.6, 0.2, 0.2)
@@ -66,6 +67,9 @@ class DataOptions:
     entity_base: str | None = None
     """concept=low_entity: sentences whose entities become symbols: real or high. None: real where
     the context is real, else high."""
+    label: str | None = None
+    """What data.train.path holds, where that is synthetic data of your own: records call it so, and
+    validation and reference are never dealt from it."""
     mix: list[MixOptions] = field(default_factory=list)
     """Cells that the training split mixes, in place of concept and context."""
     writer: str = "grammar"
@@ -138,6 +142,7 @@ class DataOptions:
         for split in SPLITS:
             for concept, context in self.cells(split):
                 check_cell(f"data.{split}", self.task, concept, context)
+        self._check_label()
         self._check_that_all_count()
         self._check_sharing()
 
@@ -163,12 +168,28 @@ class DataOptions:
             f"data.shares must be three numbers > 0, of train, val and reference, got "
             f"{list(self.shares)}",
         )
-        paths = [getattr(self, split).path for split in SPLITS]
+        paths = [getattr(self, n).path for n in SPLITS if n != "train" or self.label is None]
         dealt = any(paths) and not all(paths) and self.task != "needle"
         require(
             dealt or tuple(self.shares) == SHARES,
             "data.shares deals the questions of one file to several splits: name data.train.path, "
             "and leave data.val.path or data.reference.path",
+        )
+
+    def _check_label(self) -> None:
+        if self.label is None:
+            return
+        name = f"data.label={self.label}"
+        plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.label) is not None
+        require(
+            plain and self.label not in (*CONCEPTS, "mix", "untuned"),
+            f"{name}: letters, digits, '.', '_' and '-', and no concept's name",
+        )
+        require(self.train.path is not None, f"{name} names data of your own: give data.train.path")
+        given = (self.concept, self.context, self.train.concept, self.train.context)
+        require(
+            not any(given) and not self.mix and self.task != "needle",
+            f"{name}: that data is taken as it is; leave data.concept, data.context and data.mix",
         )
 
     def _check_that_all_count(self) -> None:
@@ -264,6 +285,11 @@ class DataOptions:
             concept or context or default,
             context or (natural_context(concept) if concept else default),
         )
+
+    @property
+    def training(self) -> tuple[str, str]:
+        """(concept, context) of the training data as records have it: a label is both."""
+        return (self.label, self.label) if self.label else self.cell("train")
 
     @property
     def mix_text(self) -> str | None:

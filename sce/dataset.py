@@ -18,6 +18,7 @@ from sce.config import CONF, register, typed
 from sce.data_options import SPLITS
 from sce.errors import InputError
 from sce.grid import all_cells
+from sce.importing import importing
 from sce.one_line import one_line_errors, run
 
 if TYPE_CHECKING:
@@ -48,9 +49,10 @@ def dataset(config: DatasetConfig) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if config.out is not None and Path(config.out).exists():
         raise InputError(f"out={config.out} exists; name another or delete it")
-    from sce.data.encode import Encoder
-    from sce.data.plan import plan_splits
-    from sce.model.source import find, load_tokenizer
+    with importing():
+        from sce.data.encode import Encoder
+        from sce.data.plan import plan_splits
+        from sce.model.source import find, load_tokenizer
 
     encoder = Encoder(load_tokenizer(find(config.model)))
     if config.action == "grid":
@@ -199,7 +201,8 @@ def _check(config: DatasetConfig, plan: "Plan", encoder: "Encoder") -> None:
         task = progress.add_task("checking", total=total)
         found = check_plan(plan, encoder, lambda: progress.advance(task))
     for name, recipe in plan.recipes.items():
-        _log.info("%-10s %d examples of %s", name, len(recipe), ", ".join(recipe.cell))
+        cell = config.data.training if name == "train" else recipe.cell
+        _log.info("%-10s %d examples of %s", name, len(recipe), ", ".join(cell))
     _log.info("shared     %s%s", plan.overlap, plan.overlap.taken_out)
     for source in plan.sources.values():
         for what, count in source.counts.items():

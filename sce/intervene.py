@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from sce.config import CONF, register, typed
 from sce.errors import InputError
+from sce.importing import importing
 from sce.intervene_options import InterveneConfig
 from sce.one_line import one_line_errors, run
 
@@ -49,11 +50,12 @@ def intervene(config: InterveneConfig) -> Path:
         raise InputError(
             f"out={config.out}: nothing can be written in {place}; name another folder"
         )
-    from sce.figures import save_png
-    from sce.interventions import baselines
-    from sce.interventions.command import answer_knocked_out, answer_patched
-    from sce.interventions.report import flat_rows, printed, results, write_csv
-    from sce.records import finite, write_json
+    with importing():
+        from sce.figures import save_png
+        from sce.interventions import baselines
+        from sce.interventions.command import answer_knocked_out, answer_patched
+        from sce.interventions.report import flat_rows, printed, results, write_csv
+        from sce.records import finite, write_json
 
     if config.method == "baselines":
         result = finite(baselines.results(config, baselines.answer_baselines(config)))

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from sce.commands import MODES, ScoreConfig
 from sce.config import CONF, register, typed
 from sce.errors import InputError
+from sce.importing import importing
 from sce.one_line import one_line_errors, run
 
 if TYPE_CHECKING:
@@ -44,10 +45,11 @@ def score(config: ScoreConfig) -> list[Path]:
     _log.setLevel(logging.INFO)
     every = config.out.endswith("/") or Path(config.out).is_dir()
     _require_places(config, every)
-    import torch
+    with importing():
+        import torch
 
-    from sce.assemble import assemble, facts, scored_model, settings
-    from sce.score_output import Looks, none_kept, write_audit, write_scores
+        from sce.assemble import assemble, facts, scored_model, settings
+        from sce.score_output import Looks, none_kept, write_audit, write_scores
 
     adapter = Path(config.adapter).expanduser() if config.adapter else None
     on_gpu = torch.cuda.is_available()

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from sce.commands import TrainConfig
 from sce.config import CONF, check_callbacks_package, register, typed
 from sce.errors import InputError
+from sce.importing import importing
 from sce.logger import is_rank_zero
 from sce.one_line import one_line_errors, run
 from sce.options import rope_in_use
@@ -68,20 +69,21 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     _log.setLevel(logging.INFO if is_rank_zero() else logging.WARNING)
-    import lightning as L
+    with importing():
+        import lightning as L
+
+        import sce.module  # noqa: F401 - needed later, and faster here
+        from sce.assemble import assemble, facts, recipe
+        from sce.data.datamodule import SplitsDataModule
+        from sce.data_options import SPLITS
 
     quiet_libraries()
-
-    from sce.assemble import assemble, facts, recipe
-    from sce.data.datamodule import SplitsDataModule
-    from sce.data_options import SPLITS
-
     _log.info("loading model and data ...")
     L.seed_everything(config.seed, workers=True, verbose=False)
     parts = assemble(config, SPLITS, on_gpu=_on_gpu(config))
     data = SplitsDataModule(parts.plan, parts.encoder, config.batch, config.seed)
     data.prepare_data()
-    name = config.name or "-".join((config.data.task, *config.data.cell("train")))
+    name = config.name or "-".join((config.data.task, *config.data.training))
     run_dir = choose_run_dir(config.run_dir, name=name, seed=config.seed, resume=config.resume)
     known = facts(parts, run=run_dir.name, run_dir=run_dir, study=config.study)
     known = _with_reference(config, known, overrides)
@@ -247,9 +249,10 @@ def _what_runs(config: TrainConfig, parts: "Parts", known: "RunFacts") -> list[s
         lines.append(f"           {config.model.note}")
     lines.append(f"attention  {parts.attention.backend} ({parts.attention.reason})")
     for name, split in parts.splits.items():
+        cell = config.data.training if name == "train" else split.cell
         lines.append(
             f"{name:<10} {split.card['num_examples']:,} examples "
-            f"({split.card['mix'] or ', '.join(split.cell)}) from {split.card['source']}, prompts "
+            f"({split.card['mix'] or ', '.join(cell)}) from {split.card['source']}, prompts "
             f"of up to {split.max_prompt_tokens:,} tokens"
         )
     lines.append(f"shared     {parts.built[1]}{parts.plan.overlap.taken_out}")

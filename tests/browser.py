@@ -1,12 +1,16 @@
 """A headless Chromium, and what a reader does with it."""
 
+import base64
+import io
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
+from pypdf import PdfReader
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
@@ -105,6 +109,13 @@ class Reader:
               Object.fromEntries([...row.children].map((cell, at) => [names[at], told(cell)])));""",
             css,
         )
+
+    def printed(self) -> list[str]:
+        """The text of every page that comes out of a printer, without space and ligatures."""
+        found = self.driver.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})
+        paper = PdfReader(io.BytesIO(base64.b64decode(found["data"])))
+        texts = [normalize("NFKC", each.extract_text()) for each in paper.pages]
+        return ["".join(text.split()) for text in texts]
 
     def complaints(self) -> list[str]:
         """What the browser logged since it was last asked, warnings of the library aside."""

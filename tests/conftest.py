@@ -57,6 +57,15 @@ def data_cache(tmp_path_factory):
     patch.undo()
 
 
+@pytest.fixture(scope="module")
+def module_folder(tmp_path_factory):
+    """Of a module's tests, the working directory: what they share of runs lies there."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("runs")
+        patch.chdir(folder)
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def nq_file() -> Path:
     """Two thousand real Natural Questions with their gold paragraphs."""

@@ -5,8 +5,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sce.errors import InputError
+
+if TYPE_CHECKING:
+    from sce.analysis.findings import Findings
 
 _EPILOG = """
 A RUN is the folder of a run (python -m sce.train), a folder of such folders, or a study's folder.
@@ -35,7 +39,7 @@ def _run(options: argparse.Namespace) -> None:
     # Thousands of small products: threads for each cost more than they give, and far more on a
     # busy machine. Read by numpy when it is first imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    save_figures = None if options.no_figures else _figures()
+    charts = None if options.no_figures else _charts()
     from sce.analysis.study import analyse
     from sce.analysis.summary import summary
     from sce.analysis.tables import save_tables
@@ -48,20 +52,25 @@ def _run(options: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     found.save(out / "findings.json")
     save_tables(found, out / "tables")
-    figures = [] if save_figures is None else save_figures(found, out / "figures")
-    if save_figures is not None:
-        from sce.analysis.page import looks_of, write
-
-        write(found, out / "index.html", looks_of(options.runs))
-    sys.stdout.write(summary(found, out, len(figures)))
-    if save_figures is not None:
+    files = 0 if charts is None else _draw(charts, found, options)
+    sys.stdout.write(summary(found, out, files))
+    if charts is not None:
         sys.stdout.write(f"report     {out}/index.html\n")
 
 
-def _figures():  # noqa: ANN202 - a function of a package that may not be there
+def _draw(charts: Any, found: "Findings", options: argparse.Namespace) -> int:
+    """The page, then a file for every figure; gives how many there are."""
+    from sce.analysis.page import looks_of, write
+
+    drawn = charts.figures(found)
+    write(found, options.out / "index.html", looks_of(options.runs), drawn)
+    return len(charts.save_figures(found, drawn, options.out / "figures"))
+
+
+def _charts() -> Any:
     """What draws the figures; asked for first, so that nobody waits for an answer in vain."""
     try:
-        from sce.analysis.charts.files import save_figures
+        from sce.analysis.charts import files
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in ("altair", "vl_convert"):
             raise
@@ -69,7 +78,7 @@ def _figures():  # noqa: ANN202 - a function of a package that may not be there
             f"figures need {error.name}, which is not installed: pip install 'sce[analysis]', or "
             "take --no-figures"
         ) from None
-    return save_figures
+    return files
 
 
 def parser() -> argparse.ArgumentParser:

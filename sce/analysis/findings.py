@@ -29,6 +29,7 @@ from sce.analysis.parts import (
     LayerShares,
     Numbers,
     Overlap,
+    Pair,
     Run,
     Setting,
     Skipped,
@@ -55,6 +56,7 @@ __all__ = [
     "LayerShares",
     "Numbers",
     "Overlap",
+    "Pair",
     "Predictor",
     "Question",
     "Rho",
@@ -94,6 +96,8 @@ class Task:
     """Of runs that are points; the untuned model is one of them."""
     layers: Sequence[LayerShares]
     overlaps: Sequence[Overlap]
+    pairs: Sequence[Pair] = ()
+    """Of settings; what the two together recall most first."""
     baselines: Sequence[Baseline] = ()
     interventions: Sequence[Intervention] = ()
     warnings: Sequence[str] = ()

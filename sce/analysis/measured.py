@@ -16,12 +16,12 @@ from sce.analysis.references import References, Target
 from sce.analysis.resample import Resampled, Resampler, resampled
 from sce.records import HeadScores
 from sce.stats import Estimate, head_set, recall_curves
+from sce.stats.nulls import layer_nulls, layer_nulls_over
 from sce.stats.stacks import (
     CompareWith,
     Values,
     bounds,
     column_bounds,
-    layer_nulls,
     sets_above,
 )
 
@@ -225,6 +225,9 @@ def _curves(sides: _Beside, plan: Plan) -> tuple[Curve, Curve]:
     for at, columns, by in ((plan.taus, found.by_tau, "tau"), (plan.ks, found.by_k, "k")):
         own: dict[str, Numbers]
         own = {n: values for n, values in columns.items() if not n.endswith(("_low", "_high"))}
+        maps = member.last.scores, sides.target.scores, b
+        dealt = layer_nulls_over(*maps, at, by=by)
+        own |= {f"{name}_null_layer": [*values] for name, values in dealt.items()}
         if drawn is not None:
             for name, draws in sides.resampler.over(drawn, at, by).items():
                 own[f"{name}_low"], own[f"{name}_high"] = _columns(draws)

@@ -80,8 +80,9 @@ class Curve:
     at: Sequence[float]
     """Thresholds tau, or set sizes k; rising."""
     measures: Mapping[str, Numbers]
-    """recall, recall_null, recall_null_layer, recall_base, recall_learned, precision, jaccard,
-    num_heads, num_reference_heads."""
+    """recall, recall_learned, precision, jaccard, what chance makes of each (recall_null_layer and
+    so on: `sce.stats.nulls.layer_nulls_over`), recall_null, recall_base, num_heads,
+    num_reference_heads."""
 
 
 @dataclass(frozen=True)
@@ -197,6 +198,26 @@ class Overlap:
     kinds: Sequence[str]
     cells: Sequence[Sequence[Estimate]]
     """[run][reference]; n is the number of pairs, bounds are over examples."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two settings, and the heads above tau in the mean scores of either's seeds, beside R.
+
+    Not measured on a mixture: on the heads of two models, each tuned on one kind of data alone.
+    """
+
+    first: str
+    second: str
+    recall: float | None
+    recall_learned: float | None
+    precision: float | None
+    recall_null_layer: float | None
+    """Recall of as many heads dealt at random within each layer: a larger set recalls more."""
+    num_heads: int
+    mean_recall: float | None
+    """Of the two by themselves."""
+    mean_cosine: float | None
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,7 @@ def _of_task(task: Task) -> dict[str, Table]:
         "recall_over_k": [row for run in task.runs for row in _curve(run, run.over_k, "k")],
         "layers": layers,
         "overlaps": overlaps,
+        "pairs": [where | asdict(each) for each in task.pairs],
         "baselines": baselines,
         "interventions": list(_effects(task)),
         "against_patching": list(_against(task)),

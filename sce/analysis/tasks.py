@@ -8,6 +8,7 @@ from sce.analysis.groups import Key, Member, most, odd_ones
 from sce.analysis.heads import layer_shares, overlaps, reference_set, sets_of, untuned_set
 from sce.analysis.means import ceiling, nulls, settings
 from sce.analysis.measured import Plan, measured
+from sce.analysis.pairs import pairs
 from sce.analysis.parts import Baseline, Intervention
 from sce.analysis.references import Given, References, references
 from sce.analysis.resample import Resampler
@@ -59,7 +60,7 @@ def task_findings(
             "drawn anew"
         )
     own = settings(each)
-    reference = reference_set(found, plan.tau)
+    reference, untuned = reference_set(found, plan.tau), untuned_set(before, base, plan.tau)
     sets = sets_of(each, reference)
     layers, heads = key.shape
     return Task(
@@ -69,13 +70,14 @@ def task_findings(
         num_layers=layers,
         num_heads=heads,
         reference=reference,
-        untuned=untuned_set(before, base, plan.tau),
+        untuned=untuned,
         ceiling={} if found.is_one_pair else ceiling(each) or found.agreed(plan.tau, plan.k),
         nulls=nulls(own),
         runs=[m.run for m in each],
         settings=own,
         layers=layer_shares(sets, plan.tau),
         overlaps=overlaps(sets, plan.tau),
+        pairs=pairs(own, reference, untuned, plan.tau),
         warnings=warnings,
     )
 

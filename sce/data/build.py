@@ -208,6 +208,8 @@ def _content(plan: Plan, recipe: Recipe, encoder: Encoder) -> dict[str, Any]:
         options.pop("questions_per_context")
     if tuple(options["shares"]) == SHARES:
         options.pop("shares")
+    if options["label"] is None:
+        options.pop("label")
     if not train:
         options.pop("mix")
         options.pop("writer")

@@ -19,7 +19,10 @@ SAMPLE = Path(__file__).parent / "sample"
 def real_questions(
     options: DataOptions, sources: dict[str, Source], names: Sequence[str]
 ) -> tuple[dict[str, list[Example]], dict[str, str]]:
-    """The real questions of every split: each from its own path, or dealt out of another's."""
+    """The questions of every split: each from its own path, or dealt out of another's.
+
+    Training data with a label is the user's own, and no other split's.
+    """
     paths = {name: getattr(options, name).path for name in SPLITS}
     sample: dict[str, str] = dict.fromkeys(SPLITS, "the sample")
     if not any(paths.values()):
@@ -35,13 +38,15 @@ def real_questions(
         # Only counted: a synthetic split is as large as the sample's.
         read["train"], origins["train"] = sample_questions(options.task, "train"), "the sample"
     missing = [name for name in SPLITS if name not in read]
-    if options.task == "needle":  # a few needles, each for all depths and lengths: never dealt
+    dealers = [name for name in owners if name != "train" or options.label is None]
+    # A few needles are for all depths and lengths, and never dealt.
+    if options.task == "needle" or not dealers:
         for name in missing:
             read[name], origins[name] = sample_questions(options.task, name), "the sample"
         missing = []
     if not missing:
         return read, origins
-    owner = owners[0]
+    owner = dealers[0]
     shares = {n: s for n, s in zip(SPLITS, options.shares, strict=True) if n in (owner, *missing)}
     dealt = split_by_document(read[owner], shares, options.eval_seed)
     empty = [name for name, examples in dealt.items() if not examples]

@@ -8,12 +8,10 @@ from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.stats import rankdata
 
 from sce.stats.intervals import PULLED_DOWN
 from sce.stats.resampling import centred_interval, interval_of
-from sce.stats.series import CONSTANT_SPREAD, Grid, HeadMap
-from sce.stats.sets import head_set, top_heads
+from sce.stats.series import CONSTANT_SPREAD, Grid
 
 Stack = Float[np.ndarray, "_maps _layers _heads"]
 Sets = Bool[np.ndarray, "_maps _layers _heads"]
@@ -49,7 +47,7 @@ class CompareWith:
         if base is not None:
             b = sets_above(base, tau)
             self._learned = self._r & ~b
-            known = _share(_count(b & self._r), self._num_r)
+            known = share(_count(b & self._r), self._num_r)
             self._of_base = {"recall_base": known, "cosine_base": _cosines(base, reference)}
 
     def __call__(self, scores: Stack) -> Values:
@@ -64,12 +62,12 @@ class CompareWith:
         by_chance = (s.sum(axis=2) * self._by_layer).sum(axis=1)
         both, num_s = _count(s & self._r), _count(s)
         found = {
-            "recall": _share(both, num_r),
-            "precision": _share(both, num_s),
-            "jaccard": _share(both, num_s + num_r - both),
+            "recall": share(both, num_r),
+            "precision": share(both, num_s),
+            "jaccard": share(both, num_s + num_r - both),
             "recall_null": np.where(num_r > 0, num_s / s[0].size, np.nan),
-            "recall_null_layer": _share(by_chance, s.shape[2] * num_r),
-            "recall_at_k": _share(_count(order.best(self.k) & self._best), _count(self._best)),
+            "recall_null_layer": share(by_chance, s.shape[2] * num_r),
+            "recall_at_k": share(_count(order.best(self.k) & self._best), _count(self._best)),
             "cosine": _cosines(scores, self.reference),
             "spearman": _cosines(order.centred_ranks(), self._ranks),
             "num_heads": num_s.astype(np.float64),
@@ -78,7 +76,7 @@ class CompareWith:
         }
         if self.base is not None and self._learned is not None:
             new = _count(self._learned)
-            found["recall_learned"] = _share(_count(s & self._learned), new)
+            found["recall_learned"] = share(_count(s & self._learned), new)
             changed = scores - self.base, self.reference - self.base
             found["cosine_learned"] = _cosines(*changed)
         return {name: np.broadcast_to(values, len(scores)) for name, values in found.items()}
@@ -105,24 +103,24 @@ class SharesOver:
             by: "tau" or "k".
         """
         self.at, self.by = [float(point) for point in at], by
-        self._r = [_packed(sets) for sets in self._sets(reference)]
-        b = None if base is None else [_packed(sets) for sets in self._sets(base)]
+        self._r = [_packed(sets) for sets in sets_over(reference, self.at, by)]
+        b = None if base is None else [_packed(sets) for sets in sets_over(base, self.at, by)]
         self._learned = None if b is None else [r & ~o for r, o in zip(self._r, b, strict=True)]
 
     def __call__(self, scores: Stack) -> dict[str, Float[np.ndarray, "_maps _points"]]:
         """recall, precision, jaccard and, where B is known, recall_learned; NaN for none."""
         each: list[Values] = []
-        for index, sets in enumerate(self._sets(scores)):
+        for index, sets in enumerate(sets_over(scores, self.at, self.by)):
             s, r = _packed(sets), self._r[index]
             both, num_s, num_r = (_bits(packed) for packed in (s & r, s, r))
             found = {
-                "recall": _share(both, num_r),
-                "precision": _share(both, num_s),
-                "jaccard": _share(both, num_s + num_r - both),
+                "recall": share(both, num_r),
+                "precision": share(both, num_s),
+                "jaccard": share(both, num_s + num_r - both),
             }
             if self._learned is not None:
                 learned = self._learned[index]
-                found["recall_learned"] = _share(_bits(s & learned), _bits(learned))
+                found["recall_learned"] = share(_bits(s & learned), _bits(learned))
             each.append(found)
         names = each[0] if each else ()
         return {
@@ -130,12 +128,14 @@ class SharesOver:
             for name in names
         }
 
-    def _sets(self, scores: Stack) -> Iterator[Sets]:
-        if self.by == "tau":
-            rounded = np.round(scores, 9)
-            return (rounded > tau for tau in self.at)
-        order = _Order(scores)
-        return (order.best(k) for k in self.at)
+
+def sets_over(scores: Stack, at: Grid, by: str) -> Iterator[Sets]:
+    """The sets of every map at every tau or at every k."""
+    if by == "tau":
+        rounded = np.round(scores, 9)
+        return (rounded > tau for tau in at)
+    order = _Order(scores)
+    return (order.best(k) for k in at)
 
 
 def bounds(draws: Values, estimates: Values) -> dict[str, tuple[float, float] | None]:
@@ -166,57 +166,12 @@ def column_bounds(
     return np.where(thin, np.nan, quantile(whole, [0.025, 0.975], axis=0))
 
 
-def layer_nulls(
-    scores: HeadMap, reference: HeadMap, base: HeadMap | None, *, tau: float, k: int
-) -> dict[str, float | None]:
-    """What each measure would be if S's scores were dealt at random to the heads of their layer.
-
-    Expectations, exact but for the Jaccard, which is that of the expected overlap. For
-    `recall_learned` the heads that S has and the untuned model, B, has not are dealt to those that
-    B has not; for `cosine_learned` what changed against B. None where the measure is.
-    """
-    s, r = head_set(scores, tau), head_set(reference, tau)
-    width, num_s, num_r = s.shape[1], float(s.sum()), float(r.sum())
-    overlap = float(s.sum(axis=1) @ r.sum(axis=1)) / width
-    best_s, best_r = top_heads(scores, k), top_heads(reference, k)
-    at_k = float(best_s.sum(axis=1) @ best_r.sum(axis=1)) / width
-    ranks = [rankdata(m).reshape(m.shape) for m in (scores, reference)]
-    found: dict[str, float | None] = {
-        "recall": _ratio(overlap, num_r),
-        "recall_learned": None,
-        "precision": _ratio(overlap, num_s),
-        "jaccard": _ratio(overlap, num_s + num_r - overlap),
-        "recall_at_k": _ratio(at_k, float(best_r.sum())),
-        "cosine": _cosine_dealt(scores, reference),
-        "cosine_learned": None,
-        "spearman": _cosine_dealt(*(m - m.mean() for m in ranks)),
-    }
-    if base is not None:
-        b = head_set(base, tau)
-        free = np.maximum((~b).sum(axis=1), 1)
-        new = ((s & ~b).sum(axis=1) * (r & ~b).sum(axis=1) / free).sum()
-        found["recall_learned"] = _ratio(float(new), float((r & ~b).sum()))
-        found["cosine_learned"] = _cosine_dealt(scores - base, reference - base)
-    return found
-
-
-def _cosine_dealt(a: HeadMap, b: HeadMap) -> float | None:
-    """The expected cosine with a's values dealt anew within each layer."""
-    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
-    if not np.isfinite(norms) or norms == 0:
-        return None
-    return float(a.sum(axis=1) @ b.sum(axis=1)) / a.shape[1] / norms
-
-
-def _ratio(part: float, whole: float) -> float | None:
-    return part / whole if whole else None
-
-
 def _count(sets: Sets) -> np.ndarray:
     return _bits(_packed(sets))
 
 
-def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Part over whole, NaN where the whole is nothing."""
     part, whole = np.broadcast_arrays(part, whole)
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 

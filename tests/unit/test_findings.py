@@ -22,6 +22,15 @@ def rows_told():
             yield study, cells
 
 
+def told(row, name, digits):
+    """A figure of a record with its interval; nothing for none."""
+    sides = [row[name], row[f"{name}_low"], row[f"{name}_high"]]
+    if sides[0] is None:
+        return ""
+    value, low, high = (f"{side:.{digits}f}" for side in sides)
+    return f"{value} [{low}, {high}]"
+
+
 ROWS = list(rows_told())
 
 
@@ -30,10 +39,9 @@ def test_a_row_of_a_table_is_that_of_the_run_s_records(study, cells):
     run, step, f1, recall, learned, nll = cells
     rows = read_jsonl(DOCS / "studies" / study / "runs" / run / "records.jsonl")
     (row,) = [row for row in rows if row["step"] == int(step.split()[0])]
-    assert f1 == f"{row['f1']:.3f} [{row['f1_low']:.3f}, {row['f1_high']:.3f}]"
+    assert f1 == told(row, "f1", 3)
     for cell, name in ((recall, "recall"), (learned, "recall_learned")):
-        value = row[name]
-        assert cell.split(" (")[0] == ("" if value is None else f"{value:.2f}"), name
+        assert cell.split(" (")[0] == told(row, name, 2), name
     assert nll == f"{row['answer_nll']:.2f}"
 
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sce.stats import compare, recall_curves
-from sce.stats.stacks import SHARES, CompareWith, SharesOver, layer_nulls
+from sce.stats.nulls import layer_nulls, layer_nulls_over
+from sce.stats.stacks import SHARES, CompareWith, SharesOver
 
 
 def maps(seed, count=5, shape=(4, 3), levels=6):
@@ -74,6 +75,22 @@ def test_learned_heads_are_dealt_to_heads_that_the_untuned_model_has_not():
     r = np.array([[1.0, 0.0, 1.0, 0.0]])
     # One new head, three places for it, one of them learned by the reference.
     assert layer_nulls(s, r, b, tau=0.5, k=2)["recall_learned"] == pytest.approx(1 / 3)
+
+
+def test_nulls_over_thresholds_and_sizes_are_those_of_dealt_maps_at_each():
+    rng = np.random.default_rng(0)
+    s, r, b = rng.random((3, 5, 8)) ** 3
+    dealt = rng.permuted(np.broadcast_to(s, (3000, 5, 8)), axis=2)
+    for by, at in (("tau", [0.0, 0.2, 0.5, 2.0]), ("k", [1, 9, 40])):
+        expected = SharesOver(r[None], None, at, by=by)(dealt)
+        found = layer_nulls_over(s, r, None, at, by=by)
+        assert list(found) == list(expected)
+        for name, draws in expected.items():
+            means = [np.mean(column) for column in draws.T]
+            got = [np.nan if value is None else value for value in found[name]]
+            assert got == pytest.approx(means, abs=0.01, nan_ok=True), (by, name)
+    learned = layer_nulls_over(s, r, b, [0.2, 0.5], by="tau")["recall_learned"]
+    assert learned == [layer_nulls(s, r, b, tau=t, k=9)["recall_learned"] for t in (0.2, 0.5)]
 
 
 def test_nothing_has_no_null():

@@ -125,6 +125,7 @@ def test_what_is_null_is_left_out():
         (["data.concept=real", "data.num_train=8"], "limited"),
         (["data.mix=[{concept:real,weight:1},{concept:low,weight:3}]"], "mixture"),
         (SYMBOLIC, "synthetic"),
+        (["data.train.path=mine.jsonl", "data.label=mine"], "synthetic"),
     ],
 )
 def test_what_kind_of_data_a_setting_is(overrides, kind):

@@ -110,7 +110,8 @@ def test_a_row_a_model_and_view_with_n_and_intervals(peaky_folder, run):
         assert len(list(csv.DictReader(stream))) == 8
     # What is written is what sce.analysis draws, every model in a colour of its own.
     drawn = Drawn("mdqa", baselines_in(out / "results.json", []))
-    colours = chart_of(drawn).to_dict()["layer"][0]["encoding"]["color"]["scale"]["domain"]
+    figure = chart_of(drawn)
+    colours = figure.panels[0].spec["layer"][0]["encoding"]["color"]["scale"]["domain"]
     assert colours == list(dict.fromkeys(model for model, _ in named))
 
 

@@ -58,6 +58,12 @@ def test_source_files_are_short_and_named_for_what_they_do():
                 assert len((ROOT / name).read_text().splitlines()) <= limit, name
 
 
+def test_no_two_modules_of_the_tests_have_one_name():
+    """They import each other by it, `conftest` among them, and which is found hangs on the order."""
+    names = [name.split("/")[-1] for name in tracked() if re.fullmatch(r"tests/.*\.py", name)]
+    assert len(names) == len(set(names))
+
+
 def test_no_file_of_ours_has_an_equals_sign_in_its_name_or_a_machine_s_path_in_it():
     path = re.compile(r"/(work|farm|tmp|root|home)/\w")
     for name in tracked():

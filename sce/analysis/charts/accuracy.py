@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import altair as alt
 
+from sce.analysis.charts.figure import Figure, Panel
 from sce.analysis.charts.labels import FONT, placed
 from sce.analysis.charts.style import (
     CHANCE,
@@ -16,7 +17,6 @@ from sce.analysis.charts.style import (
     ceiling,
     chance,
     data,
-    finished,
     kind_colour,
     kind_shape,
     kinds_of,
@@ -34,23 +34,23 @@ SIZE = (340, 260)
 POINTS = {"synthetic": "synthetic settings", "all": "all points"}
 
 
-def against_f1(group: Group, task: Task) -> Chart | None:
+def against_f1(group: Group, task: Task) -> Figure | None:
     """Recall and cosine, of all heads and of learned ones, against F1; a point a setting."""
     panels = [_scatter(group, task, measure) for measure in SCATTERED]
     panels = [panel for panel in panels if panel is not None]
     if not panels:
         return None
-    rows = [alt.hconcat(*panels[at : at + 2], spacing=36) for at in range(0, len(panels), 2)]
     lines = (
         "Bars: 95% intervals (examples, mean over seeds). Small: single seeds. Green dashes: one "
         "real run against the others.",
         "Grey dots: chance within layers. p by exchange of settings, two-sided. All points: with "
         "untuned, and real unless in the reference.",
     )
-    return finished(titled(alt.vconcat(*rows, spacing=28), f"{task.task}: heads and F1", *lines))
+    found = [Panel(panel) for panel in panels]
+    return Figure(f"{task.task}: heads and F1", lines, found, columns=2, spacing=36)
 
 
-def rhos(group: Group, task: str | None) -> Chart | None:
+def rhos(group: Group, task: str | None) -> Figure | None:
     """Rho of every measure with F1, beside what could have been shown."""
     rows: Rows = []
     for rho in group.correlations:
@@ -98,10 +98,11 @@ def rhos(group: Group, task: str | None) -> Chart | None:
         "reference, too.",
     )
     chart = alt.layer(quiet, *zero, bars, dots, texts).properties(width=460, height=alt.Step(15))
-    return finished(titled(chart, f"{task or 'all tasks, pooled'}: what goes with F1", *lines))
+    title = f"{task or 'all tasks, pooled'}: what goes with F1"
+    return Figure(title, lines, [Panel(chart)])
 
 
-def rho_over_tau(group: Group, task: Task) -> Chart | None:
+def rho_over_tau(group: Group, task: Task) -> Figure | None:
     """Rho with F1 as a function of the threshold, a panel a measure."""
     own = [
         found
@@ -117,13 +118,13 @@ def rho_over_tau(group: Group, task: Task) -> Chart | None:
         for tau, rho in zip(found.taus, found.rho, strict=True)
         if rho is not None and tau > 0
     ]
-    panels = [_rho_panel(group, task, found, (min(known), max(known))) for found in own]
-    rows = [alt.hconcat(*panels[at : at + 2], spacing=28) for at in range(0, len(panels), 2)]
+    panels = [Panel(_rho_panel(group, task, found, (min(known), max(known)))) for found in own]
     lines = (
         "Bands: 95%, bootstrap over settings, seeds drawn anew inside. Grey dots: the smallest",
         f"|rho| that could be shown. Orange dashes: tau = {task.tau:g}, as in the other figures.",
     )
-    return finished(titled(alt.vconcat(*rows), f"{task.task}: does the threshold matter?", *lines))
+    title = f"{task.task}: does the threshold matter?"
+    return Figure(title, lines, panels, columns=2, spacing=28)
 
 
 def _rho_panel(group: Group, task: Task, found: RhoOverTau, ends: tuple[float, float]) -> Chart:
@@ -151,7 +152,7 @@ def _rho_panel(group: Group, task: Task, found: RhoOverTau, ends: tuple[float, f
     return titled(chart, SHORT[found.measure], f"n = {most} synthetic, limited and mixed settings")
 
 
-def predictors(group: Group, task: Task) -> Chart | None:
+def predictors(group: Group, task: Task) -> Figure | None:
     """Error of predicting F1 of settings left out, over that of the mean of the others."""
     rows: Rows = [
         {
@@ -182,7 +183,7 @@ def predictors(group: Group, task: Task) -> Chart | None:
         "Bars: 95%, bootstrap over settings. Dotted: no better than the mean of the others.",
         f"Numbers: mean absolute error in F1 (the mean's own: {of_mean:.3f}).",
     )
-    return finished(titled(chart, f"{task.task}: what predicts F1", *lines))
+    return Figure(f"{task.task}: what predicts F1", lines, [Panel(chart)])
 
 
 def _scatter(group: Group, task: Task, measure: str) -> Chart | None:

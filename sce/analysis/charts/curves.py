@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import altair as alt
 import numpy as np
 
+from sce.analysis.charts.figure import Figure, Panel
 from sce.analysis.charts.style import (
     CEILING,
     CHANCE,
@@ -15,7 +16,6 @@ from sce.analysis.charts.style import (
     Chart,
     Rows,
     data,
-    finished,
     kind_colour,
     ruler,
     titled,
@@ -29,41 +29,44 @@ LEARNED = ("f1", "recall", "recall_learned")
 MAX_PANELS = 20
 
 
-def over(task: Task, by: str) -> Chart | None:
+def over(task: Task, by: str) -> Figure | None:
     """Overlap with the reference as a function of tau ("tau") or of the size of the sets ("k")."""
     panels = [_over_panel(task, measure, by) for measure in OVER]
-    panels = [panel for panel in panels if panel is not None]
+    panels = [Panel(panel) for panel in panels if panel is not None]
     if not panels:
         return None
-    rows = [alt.hconcat(*panels[at : at + 2], spacing=28) for at in range(0, len(panels), 2)]
     at = f"tau = {task.tau:g}" if by == "tau" else f"k = {task.k}"
     lines = (
         "A line a setting (mean over seeds). Green: each real run against the others, the ceiling."
-        " Grey dots: chance within layers (recall).",
+        " Grey dots: chance within layers.",
         f"Orange dashes: {at}, as in the other figures; bars: 95% over examples there, the rest "
         "in the tables.",
     )
     what = "threshold" if by == "tau" else "size of the sets"
     title = f"{task.task}: heads and the {what}"
-    return finished(titled(alt.vconcat(*rows), title, *lines))
+    return Figure(title, lines, panels, columns=2, spacing=28)
 
 
-def learning(task: Task) -> Chart | None:
+def learning(task: Task) -> Figure | None:
     """F1 and recall over the steps of training, a panel a setting."""
     settings = [s for s in task.settings if s.kind != "untuned" and len(s.curve) > 1]
     settings.sort(key=lambda s: -(value(s.measures, "f1") or 0.0))
     if not settings:
         return None
-    panels = [_learning_panel(task, setting) for setting in settings[:MAX_PANELS]]
-    rows = [alt.hconcat(*panels[at : at + 5]) for at in range(0, len(panels), 5)]
-    left = len(settings) - MAX_PANELS
+    panels = [Panel(_learning_panel(task, each), each.setting, each.kind) for each in settings]
     lines = (
-        "Means over seeds; bands: 95% over examples; thin: single seeds. Highest F1 first."
-        + (f" {left} settings of lower F1 are not shown." if left > 0 else ""),
+        "Means over seeds; bands: 95% over examples; thin: single seeds. Highest F1 first.",
         "Green dashes: ceiling of recall; grey dots: chance. Orange dashes: F1 of real data.",
     )
-    chart = alt.vconcat(*rows).resolve_scale(color="shared")
-    return finished(titled(chart, f"{task.task}: learning curves", *lines))
+    return Figure(
+        f"{task.task}: learning curves",
+        lines,
+        panels,
+        columns=5,
+        most=MAX_PANELS,
+        rest="{} settings of lower F1 are not shown.",
+        one_colour_scale=True,
+    )
 
 
 def _over_panel(task: Task, measure: str, by: str) -> Chart | None:
@@ -93,9 +96,7 @@ def _over_panel(task: Task, measure: str, by: str) -> Chart | None:
     line = base.mark_line(size=1.2, strokeOpacity=0.75).encode(x, y, colour, detail="name:N")
     heavy = base.transform_filter("datum.kind === 'real' || datum.kind === 'untuned'")
     heavy = heavy.mark_line(size=2.4).encode(x, y, colour, detail="name:N")
-    layered = [*ruler(mark, "x", TAU, (4, 2)), bars, line, heavy]
-    if measure == "recall":
-        layered += _chance_line(task, by, x)
+    layered = [*ruler(mark, "x", TAU, (4, 2)), bars, line, heavy, *_chance(task, measure, by, x)]
     chart = alt.layer(*layered).properties(width=300, height=200)
     num = len({row["name"] for row in rows})
     return titled(chart, SHORT[measure], f"{num} lines")
@@ -125,11 +126,19 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if len(known) == len(values) else None
 
 
-def _chance_line(task: Task, by: str, x: alt.X) -> list[Chart]:
-    """What as many heads at random within layers recall, mean over synthetic settings."""
-    runs = [run for run in task.runs if run.is_point and run.kind not in ("real", "untuned")]
-    curves = [c for run in runs if (c := _curve(run, by)) is not None]
-    rows = [row for row in _mean_curve(curves, "recall_null_layer") if row["at"] > 0]
+def _chance(task: Task, measure: str, by: str, x: alt.X) -> list[Chart]:
+    """What as many heads at random within layers would give.
+
+    The mean over the settings that are neither real nor untuned and have a value there.
+    """
+    at: dict[float, list[float]] = {}
+    for setting in task.settings:
+        if setting.kind in ("real", "untuned"):
+            continue
+        curves = [c for run in task.runs if run.name in setting.runs and (c := _curve(run, by))]
+        for row in _mean_curve(curves, f"{measure}_null_layer"):
+            at.setdefault(row["at"], []).append(row["value"])
+    rows = [{"at": place, "value": float(np.mean(at[place]))} for place in sorted(at) if place > 0]
     if not rows:
         return []
     mark = alt.Chart(data(rows)).mark_line(color=CHANCE, strokeDash=[2, 2], size=1.5)

@@ -1,21 +1,21 @@
 """Which figures there are, and their files: SVG, PDF and PNG, without a browser."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import altair as alt
 from altair.utils.schemapi import debug_mode
 
 from sce.analysis.charts import accuracy, curves, heads, interventions
+from sce.analysis.charts.figure import Figure
 from sce.analysis.charts.render import render
 from sce.analysis.findings import Findings, Group, Task
 
 VERSION = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 """Of Vega-Lite that these figures are written in."""
 
-OF_TASK: dict[str, Callable[[Group, Task], Any]] = {
+OF_TASK: dict[str, Callable[[Group, Task], Figure | None]] = {
     "heads-and-f1": accuracy.against_f1,
     "rho": lambda group, task: accuracy.rhos(group, task.task),
     "rho-over-tau": accuracy.rho_over_tau,
@@ -33,37 +33,39 @@ OF_TASK: dict[str, Callable[[Group, Task], Any]] = {
 """Name of a figure -> what draws it, None where there is nothing to draw."""
 
 
-def figures(found: Findings) -> dict[str, Any]:
-    """Every figure that there is, by the name of its file: <task>-<figure>."""
+Key = tuple[int, str | None, str]
+"""Place of a group, a task of it (None: all pooled), and the name of a figure."""
+
+
+def figures(found: Findings) -> dict[Key, Figure]:
+    """Every figure that there is."""
     # Altair checks every part of a chart against its schema as it is made, which is most of the
     # time that a figure takes; that these are right is for the tests.
     with debug_mode(False):
-        charts = _charts(found)
-    return {name: chart for name, chart in charts.items() if chart is not None}
+        charts = dict(_charts(found))
+    return {key: chart for key, chart in charts.items() if chart is not None}
 
 
-def _charts(found: Findings) -> dict[str, Any]:
-    charts: dict[str, Any] = {}
-    for number, group in enumerate(found.groups, 1):
-        prefix = f"group{number}-" if len(found.groups) > 1 else ""
+def _charts(found: Findings) -> Iterator[tuple[Key, Figure | None]]:
+    for place, group in enumerate(found.groups):
         if any(rho.task is None for rho in group.correlations):
-            charts[f"{prefix}pooled-rho"] = accuracy.rhos(group, None)
+            yield (place, None, "rho"), accuracy.rhos(group, None)
         for task in group.tasks:
             for name, draw in OF_TASK.items():
-                charts[f"{prefix}{_safe(task.task)}-{name}"] = draw(group, task)
+                yield (place, task.task, name), draw(group, task)
             for each in task.overlaps:
-                name = f"{prefix}{_safe(task.task)}-overlap-{each.measure}"
-                charts[name] = heads.overlap(task, each)
-    return charts
+                yield (place, task.task, f"overlap-{each.measure}"), heads.overlap(task, each)
 
 
-def save_figures(found: Findings, folder: Path) -> list[Path]:
-    """Write every figure as SVG, PDF and PNG; gives the SVGs."""
+def save_figures(found: Findings, drawn: Mapping[Key, Figure], folder: Path) -> list[Path]:
+    """Write every figure as SVG, PDF and PNG, as <task>-<figure>; gives the SVGs."""
     folder.mkdir(parents=True, exist_ok=True)
+    several = len(found.groups) > 1
     specs = {}
-    for name, chart in figures(found).items():
-        with debug_mode(False):
-            specs[folder / name] = json.dumps(chart.to_dict(validate=False))
+    for (place, task, name), figure in drawn.items():
+        prefix = f"group{place + 1}-" if several else ""
+        of = "pooled" if task is None else _safe(task)
+        specs[folder / f"{prefix}{of}-{name}"] = json.dumps(figure.to_dict())
     render(specs, VERSION)
     return [file.with_name(f"{file.name}.svg") for file in specs]
 

@@ -3,6 +3,7 @@
 import altair as alt
 import numpy as np
 
+from sce.analysis.charts.figure import Figure, Panel
 from sce.analysis.charts.style import (
     CHANCE,
     COLOURS,
@@ -10,10 +11,8 @@ from sce.analysis.charts.style import (
     Chart,
     Rows,
     data,
-    finished,
     ruler,
     split,
-    titled,
     value,
 )
 from sce.analysis.findings import Task
@@ -26,13 +25,13 @@ HEAT = ["#FFFFFF", "#FEE6A9", "#FDA04D", "#D7301F", "#67000D"]
 _FAINT = 0.06  # of the largest score: what scores less is white in any print
 
 
-def maps(task: Task) -> Chart | None:
+def maps(task: Task) -> Figure | None:
     """Layer x head maps of every variant beside the reference and the untuned model."""
     named: list[tuple[str, str, str, np.ndarray]] = []
     for name, own in (("reference", task.reference), ("untuned", task.untuned)):
         if own is not None:
             named.append((name, name, f"{len(own.heads)} heads", own.scores))
-    for setting in _by_f1(task, MAX_MAPS):
+    for setting in _by_f1(task):
         if setting.kind != "untuned":
             f1, size = value(setting.measures, "f1"), value(setting.measures, "num_heads")
             words = f"F1 {f1:.2f}, {size:.3g} heads" if f1 is not None and size is not None else ""
@@ -40,18 +39,23 @@ def maps(task: Task) -> Chart | None:
             named.append((setting.setting, setting.kind, words + seeds, setting.scores))
     if not named:
         return None
-    top = max(float(scores.max()) for *_, scores in named) or 1.0
-    panels = [_map(task, each, top) for each in named]
-    rows = [alt.hconcat(*panels[at : at + COLUMNS]) for at in range(0, len(panels), COLUMNS)]
+    most = MAX_MAPS + sum(kind in ("reference", "untuned") for _, kind, *_ in named)
+    top = max(float(scores.max()) for *_, scores in named[:most]) or 1.0
+    panels = [Panel(_map(task, each, top)) for each in named[:most]]
     lines = (
         f"Mean scores (over seeds); framed: above tau = {task.tau:g}. Highest F1 first.",
-        f"White: below {_FAINT * top:.2g}. {_left_out(task, MAX_MAPS)}",
+        f"White: below {_FAINT * top:.2g}. {_not_shown(len(named) - most)}",
     )
-    chart = alt.vconcat(*rows).resolve_scale(color="shared")
-    return finished(titled(chart, f"{task.task}: where the heads are", *lines))
+    return Figure(
+        f"{task.task}: where the heads are",
+        lines,
+        panels,
+        columns=COLUMNS,
+        one_colour_scale=True,
+    )
 
 
-def changes(task: Task) -> Chart | None:
+def changes(task: Task) -> Figure | None:
     """Heads gained and lost against the untuned model, those of the reference apart."""
     if task.untuned is None:
         return None
@@ -60,7 +64,7 @@ def changes(task: Task) -> Chart | None:
     spread: Rows = []
     labels = []
     by_name = {run.name: run for run in task.runs}
-    for setting in _by_f1(task, len(task.settings)):
+    for setting in _by_f1(task):
         if setting.kind == "untuned":
             continue
         labels.append(f"{setting.setting} ({len(setting.runs)})")
@@ -98,28 +102,34 @@ def changes(task: Task) -> Chart | None:
         "Black: smallest to largest seed."
         + (f" Dashes: the {learned} heads that the reference gained." if task.reference else ""),
     )
-    return finished(titled(chart, f"{task.task}: heads gained and lost", *lines))
+    return Figure(f"{task.task}: heads gained and lost", lines, [Panel(chart)])
 
 
-def layers(task: Task) -> Chart | None:
+def layers(task: Task) -> Figure | None:
     """The share of a set's heads that each layer holds, a panel a set."""
     known = [each for each in task.layers if each.num_heads]
     if not known:
         return None
     outline = next((each for each in known if each.kind == "reference"), None)
     top = max(found.high or found.value or 0 for each in known for found in each.shares)
-    panels = [_layer_panel(each, outline, top) for each in known[:MAX_MAPS]]
-    rows = [alt.hconcat(*panels[at : at + 4]) for at in range(0, len(panels), 4)]
+    panels = [
+        Panel(
+            _layer_panel(each, outline, top),
+            each.name,
+            None if each.kind == "reference" else each.kind,
+        )
+        for each in known
+    ]
     lines = (
         f"Heads above tau = {task.tau:g}: the share in each layer. Bars: 95% (examples, mean over "
         "seeds).",
         "Black steps: the reference. Grey dots: as many in every layer.",
     )
-    chart = alt.vconcat(*rows)
-    return finished(titled(chart, f"{task.task}: in which layers the heads are", *lines))
+    title = f"{task.task}: in which layers the heads are"
+    return Figure(title, lines, panels, columns=4, most=MAX_MAPS)
 
 
-def overlap(task: Task, found: Overlap) -> Chart | None:
+def overlap(task: Task, found: Overlap) -> Figure | None:
     """Every set as the run (rows) beside every other as the reference (columns)."""
     rows: Rows = []
     for i, run in enumerate(found.names):
@@ -151,7 +161,7 @@ def overlap(task: Task, found: Overlap) -> Chart | None:
         _spread(found),
     )
     title = f"{task.task}: {found.measure} of every set with every other"
-    return finished(titled(chart, title, *lines))
+    return Figure(title, lines, [Panel(chart)])
 
 
 def _map(task: Task, named: tuple[str, str, str, np.ndarray], top: float) -> Chart:
@@ -217,15 +227,13 @@ def _layer_panel(own: LayerShares, outline: LayerShares | None, top: float) -> C
     return alt.layer(*layered).properties(width=190, height=90, title=title)
 
 
-def _by_f1(task: Task, most: int) -> list[Setting]:
-    """Settings, highest F1 first."""
-    settings = sorted(task.settings, key=lambda s: -(value(s.measures, "f1") or 0.0))
-    return settings[:most]
-
-
-def _left_out(task: Task, most: int) -> str:
-    left = len(task.settings) - most
+def _not_shown(left: int) -> str:
     return f"{left} settings of lower F1 are not shown." if left > 0 else ""
+
+
+def _by_f1(task: Task) -> list[Setting]:
+    """Settings, highest F1 first."""
+    return sorted(task.settings, key=lambda s: -(value(s.measures, "f1") or 0.0))
 
 
 def _spread(found: Overlap) -> str:

@@ -2,13 +2,13 @@
 
 import altair as alt
 
+from sce.analysis.charts.figure import Figure, Panel
 from sce.analysis.charts.style import (
     CEILING,
     INK,
     Chart,
     Rows,
     data,
-    finished,
     ruler,
     split,
     titled,
@@ -26,7 +26,7 @@ VIEWS = {
 }
 
 
-def knockout(task: Task) -> Chart | None:
+def knockout(task: Task) -> Figure | None:
     """F1 over the number of heads taken out, and of as many random ones."""
     panels = []
     for found in task.interventions:
@@ -36,24 +36,23 @@ def knockout(task: Task) -> Chart | None:
         for name in dict.fromkeys(curve["name"] for curve in found.curves):
             rows = _knocked(found, name, before)
             if rows:
-                panels.append(_knockout_panel(name, rows, before))
+                panels.append(Panel(_knockout_panel(name, rows, before)))
     if not panels:
         return None
     lines = (
         "Bands: 95% over examples; random sets: mean of their draws.",
         "Dashes: nothing taken out.",
     )
-    rows_of = [alt.hconcat(*panels[at : at + 3]) for at in range(0, len(panels), 3)]
-    return finished(titled(alt.vconcat(*rows_of), f"{task.task}: heads taken out", *lines))
+    return Figure(f"{task.task}: heads taken out", lines, panels, columns=3)
 
 
-def patching(task: Task) -> Chart | None:
+def patching(task: Task) -> Figure | None:
     """F1 of the patched model by set, beside the original's and the source's, a panel a setting."""
     panels = []
     for found in task.interventions:
         for way in dict.fromkeys(e.direction for e in found.effects if e.direction):
             own = [e for e in found.effects if e.direction == way]
-            panels.append(_patch_panel(found, way, own))
+            panels.append(Panel(_patch_panel(found, way, own), found.setting, found.kind))
     if not panels:
         return None
     lines = (
@@ -61,11 +60,10 @@ def patching(task: Task) -> Chart | None:
         "Grey dashes: unpatched. Green: the model whose heads are patched in. What speaks against "
         "patching is in the tables.",
     )
-    rows_of = [alt.hconcat(*panels[at : at + 4]) for at in range(0, len(panels), 4)]
-    return finished(titled(alt.vconcat(*rows_of), f"{task.task}: heads patched in", *lines))
+    return Figure(f"{task.task}: heads patched in", lines, panels, columns=4)
 
 
-def baselines(task: Task) -> Chart | None:
+def baselines(task: Task) -> Figure | None:
     """F1 of the untuned and of the real-tuned model by what they are shown."""
     rows: Rows = [
         {"model": each.model, "view": VIEWS.get(each.view, each.view), **split("f1", each.f1)}
@@ -87,7 +85,7 @@ def baselines(task: Task) -> Chart | None:
     counts = sorted({row["f1_n"] for row in rows})
     n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     title = f"{task.task}: what the documents are good for"
-    return finished(titled(chart, title, f"Bars: 95% over n = {n} examples."))
+    return Figure(title, [f"Bars: 95% over n = {n} examples."], [Panel(chart)])
 
 
 def _knocked(found: Intervention, name: str, before: Effect | None) -> Rows:

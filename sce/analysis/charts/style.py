@@ -129,24 +129,6 @@ def titled(chart: Chart, title: str, *lines: str) -> Chart:
     return chart
 
 
-def finished(chart: Chart) -> Chart:
-    """The whole figure, in place, in the house's style."""
-    axis = {"labelColor": INK, "titleColor": INK, "gridColor": "#EEEEEE", "domainColor": "#BBBBBB"}
-    axis |= {"labelFontSize": 10, "titleFontSize": 11, "titleFontWeight": "normal"}
-    title = {"fontSize": 12, "subtitleFontSize": 10, "subtitleColor": "#555555", "offset": 8}
-    legend = {"labelFontSize": 10, "titleFontSize": 10, "symbolSize": 70, "symbolOpacity": 1}
-    chart.config = alt.Config(
-        font="DejaVu Sans, Helvetica, Arial, sans-serif",
-        background="white",
-        view={"stroke": "#DDDDDD"},
-        axis=axis,
-        title=title,
-        legend=legend,
-        header={"labelFontSize": 10, "titleFontSize": 11},
-    )
-    return chart
-
-
 def shown(found: Estimate) -> str:
     """0.41 [0.30, 0.52]; a dash for nothing."""
     if found.value is None:

@@ -7,10 +7,11 @@ import numpy as np
 import vl_convert
 
 from sce.analysis.charts.accuracy import SCATTERED
-from sce.analysis.charts.files import VERSION
+from sce.analysis.charts.figure import Figure
+from sce.analysis.charts.files import VERSION, Key, figures
 from sce.analysis.charts.style import COLOURS, SHAPES, SHORT
 from sce.analysis.findings import Findings, Group, Task
-from sce.analysis.page.figures import figures
+from sce.analysis.page.figures import figures_of
 from sce.analysis.page.looks import LOOKS, fits
 from sce.analysis.page.tables import estimate
 from sce.analysis.parts import LABELS, PREDICTORS, HeadSetOf, Run, Setting
@@ -22,9 +23,14 @@ SHOWN = (*PREDICTORS, "f1", "exact_match", "num_heads", "num_reference_heads", "
 Plain = dict[str, Any]
 
 
-def content(found: Findings, looks: Sequence[Mapping[str, Any]]) -> Plain:
-    """Everything that the page's scripts read."""
-    groups = [_group(group) for group in found.groups]
+def content(
+    found: Findings,
+    looks: Sequence[Mapping[str, Any]],
+    drawn: Mapping[Key, Figure] | None = None,
+) -> Plain:
+    """Everything that the page's scripts read; figures are drawn here where they are not given."""
+    drawn = figures(found) if drawn is None else drawn
+    groups = [_group(place, group, drawn) for place, group in enumerate(found.groups)]
     return finite(
         {
             "study": found.study,
@@ -50,7 +56,7 @@ def library() -> str:
     return f"Vega {vl_convert.get_vega_version()}, Vega-Lite {VERSION}"
 
 
-def _group(group: Group) -> Plain:
+def _group(place: int, group: Group, drawn: Mapping[Key, Figure]) -> Plain:
     return {
         "name": group.name,
         "model": group.model,
@@ -73,7 +79,7 @@ def _group(group: Group) -> Plain:
             for rho in group.correlations
             if rho.is_told
         ],
-        "figures": figures(group),
+        "figures": figures_of(place, group, drawn),
     }
 
 

@@ -17,7 +17,8 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
-from sce.analysis.charts.files import VERSION
+from sce.analysis.charts.figure import Figure
+from sce.analysis.charts.files import VERSION, Key
 from sce.analysis.findings import Findings
 from sce.analysis.page.content import content
 
@@ -37,7 +38,12 @@ _ESCAPES = {
 }
 
 
-def write(findings: Findings, file: Path, looks: Sequence[Mapping[str, Any]] = ()) -> None:
+def write(
+    findings: Findings,
+    file: Path,
+    looks: Sequence[Mapping[str, Any]] = (),
+    drawn: Mapping[Key, Figure] | None = None,
+) -> None:
     """Write the report.
 
     Args:
@@ -47,12 +53,17 @@ def write(findings: Findings, file: Path, looks: Sequence[Mapping[str, Any]] = (
             "id", "tokens": texts of the prompt's tokens, "evidence": positions, "answer": texts of
             the answer's tokens, "looked_at": [layers][heads][answer tokens] positions (-1: not in
             the prompt), "scores": [layers][heads]}.
+        drawn: the findings' figures; None: they are drawn here.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(page(findings, looks), encoding="utf-8")
+    file.write_text(page(findings, looks, drawn), encoding="utf-8")
 
 
-def page(findings: Findings, looks: Sequence[Mapping[str, Any]] = ()) -> str:
+def page(
+    findings: Findings,
+    looks: Sequence[Mapping[str, Any]] = (),
+    drawn: Mapping[Key, Figure] | None = None,
+) -> str:
     """The report as text."""
     scripts = [_library(), _own_script()]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
@@ -61,7 +72,7 @@ def page(findings: Findings, looks: Sequence[Mapping[str, Any]] = ()) -> str:
         title=findings.study or "Retrieval heads",
         policy=_policy(scripts),
         style=Markup("\n".join(_read(f"{name}.css") for name in STYLES)),
-        data=Markup(as_json(content(findings, looks))),
+        data=Markup(as_json(content(findings, looks, drawn))),
         scripts=[Markup(script) for script in scripts],
     )
 

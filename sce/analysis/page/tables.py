@@ -15,6 +15,16 @@ from sce.stats import Estimate
 Table = dict[str, Any]
 Row = list[Any]
 OVER = ("recall", "recall_learned", "precision", "jaccard")
+MAX_PAIRS = 100
+PAIR_COLUMNS = {
+    "recall": "recall of both",
+    "recall_null_layer": "by chance",
+    "recall_learned": "recall learned of both",
+    "precision": "precision of both",
+    "num_heads": "heads of both",
+    "mean_recall": "mean of their recalls",
+    "mean_cosine": "mean of their cosines",
+}
 POINTS = {"synthetic": "synthetic, limited and mixed settings", "all": "with real and untuned"}
 
 
@@ -100,9 +110,11 @@ def over(task: Task, by: str) -> list[Table]:
                 _estimate(values.get(name), values.get(f"{name}_low"), values.get(f"{name}_high"))
                 for name in OVER
             ]
-            rest = [_rounded(values.get(n)) for n in ("recall_null_layer", "num_heads")]
-            rows.append([run.name, run.setting, run.kind, _rounded(at), *found, *rest])
-    columns = ("run", "setting", "kind", by, *(SHORT[name] for name in OVER), "chance", "heads")
+            dealt = [_rounded(values.get(f"{name}_null_layer")) for name in OVER]
+            size = _rounded(values.get("num_heads"))
+            rows.append([run.name, run.setting, run.kind, _rounded(at), *found, *dealt, size])
+    names = [SHORT[name] for name in OVER]
+    columns = ("run", "setting", "kind", by, *names, *(f"{n} by chance" for n in names), "heads")
     return [_table(f"Every run at every {by}", columns, rows, setting=1, kind=2)]
 
 
@@ -168,7 +180,19 @@ def overlap(task: Task, measure: str) -> list[Table]:
         if cell.value is not None
     ]
     columns = ("as the run", "as the reference", "kind of the run", measure, "pairs")
-    return [_table("Every pair of sets", columns, rows, setting=0, kind=2)]
+    whole = _table("Every pair of sets", columns, rows, setting=0, kind=2)
+    return [whole, *(_pairs(task) if measure == "recall" and task.pairs else ())]
+
+
+def _pairs(task: Task) -> list[Table]:
+    rows = [
+        [pair.first, pair.second] + [_rounded(getattr(pair, name)) for name in PAIR_COLUMNS]
+        for pair in task.pairs[:MAX_PAIRS]
+    ]
+    left = len(task.pairs) - len(rows)
+    title = "Two kinds of data and the heads of either" + (f": the best {len(rows)}" * (left > 0))
+    columns = ("one", "the other", *PAIR_COLUMNS.values())
+    return [_table(title, columns, rows, setting=0)]
 
 
 def effects(task: Task, method: str) -> list[Table]:
