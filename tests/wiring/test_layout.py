@@ -59,7 +59,7 @@ def test_source_files_are_short_and_named_for_what_they_do():
 
 
 def test_no_two_modules_of_the_tests_have_one_name():
-    """They import each other by it, `conftest` among them, and which is found hangs on the order."""
+    """They import each other by it, and which of two is found would hang on the order."""
     names = [name.split("/")[-1] for name in tracked() if re.fullmatch(r"tests/.*\.py", name)]
     assert len(names) == len(set(names))
 
