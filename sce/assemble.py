@@ -259,7 +259,7 @@ def recipe(config: TrainConfig, parts: Parts, world_size: int) -> dict[str, Any]
     options = {f"{group}.{n}": v for group, o in groups.items() for n, v in asdict(o).items()}
     options |= {"trainer.precision": trainer.precision, "batch.eval": config.batch.eval}
     options |= {"trainer.gradient_clip_val": trainer.gradient_clip_val}
-    options |= {"max_new_tokens": parts.max_new_tokens}
+    options |= {"max_new_tokens": parts.max_new_tokens, "data.label": config.data.label}
     reference = None if config.reference.path is None else _files_sha256(config.reference.path)
     return {**options, "sha256 of reference.path": reference, "examples a step": a_step}
 

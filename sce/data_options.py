@@ -22,7 +22,7 @@ class SplitOptions:
 
     path: str | None = None
     """File, folder or `hf:NAME:SPLIT`; None takes this split from the embedded sample or, where
-    another split names a path, from that path's own questions, split by document."""
+    another split's path names real questions, from those, split by document."""
     concept: str | None = None
     """Concept expression; None is the task's default (training: `data.concept`, others: real)."""
     context: str | None = None
@@ -172,8 +172,7 @@ class DataOptions:
         dealt = any(paths) and not all(paths) and self.task != "needle"
         require(
             dealt or tuple(self.shares) == SHARES,
-            "data.shares deals the questions of one file to several splits: name data.train.path, "
-            "and leave data.val.path or data.reference.path",
+            "data.shares deals one file of real questions to splits whose path is left: name one",
         )
 
     def _check_label(self) -> None:
@@ -185,10 +184,11 @@ class DataOptions:
             plain and self.label not in (*CONCEPTS, "mix", "untuned"),
             f"{name}: letters, digits, '.', '_' and '-', and no concept's name",
         )
+        require(self.task != "needle", f"{name}: needles are hidden in real text; leave it")
         require(self.train.path is not None, f"{name} names data of your own: give data.train.path")
-        given = (self.concept, self.context, self.train.concept, self.train.context)
+        given = (self.concept, self.context, self.train.concept, self.train.context, *self.mix)
         require(
-            not any(given) and not self.mix and self.task != "needle",
+            not any(given),
             f"{name}: that data is taken as it is; leave data.concept, data.context and data.mix",
         )
 

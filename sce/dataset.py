@@ -147,6 +147,8 @@ def _grid(config: DatasetConfig, encoder: "Encoder") -> None:
     from sce.data.plan import plan_splits
     from sce.data.show import grid
 
+    if config.data.label is not None:
+        raise InputError(f"data.label={config.data.label} is no cell of action=grid; leave it")
     cells = {}
     for concept, context in all_cells(config.data.task):
         options = replace(

@@ -63,10 +63,14 @@ def reference_commands(facts: RunFacts, overrides: Sequence[str]) -> list[str]:
     """The commands that make a reference for a run: tune two seeds, score, average.
 
     The model, data and trainer that the user chose are kept, the cell is (real, real), and the
-    commands can be pasted into a shell.
+    commands can be pasted into a shell; data of the user's own gives its place to `REAL_QUESTIONS`.
     """
-    cell = ("data.concept", "data.context", "data.train.concept", "data.train.context")
-    kept = [o for o in overrides if o.split("=")[0].lstrip("+") not in cell]
+    synthetic = ["data.concept", "data.context", "data.train.concept", "data.train.context"]
+    synthetic += ["data.mix", "data.label"]
+    if any(o.startswith("data.label=") for o in overrides):
+        overrides = [o for o in overrides if not o.startswith("data.train.path=")]
+        overrides.append("data.train.path=REAL_QUESTIONS")
+    kept = [o for o in overrides if o.split("=")[0].lstrip("+") not in synthetic]
     tuning = _of(kept, ("model", "data", "batch", "lora", "trainer", "optimizer", "attention"))
     scoring = _of(kept, ("model", "data", "batch", "attention", "max_new_tokens"))
     how = [f"scorer={facts.scorer}", f"mode={facts.mode}", f"match={facts.match}"]

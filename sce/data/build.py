@@ -78,7 +78,7 @@ def _built(folder: Path, content: dict[str, Any]) -> Path:
     if differs:
         own, other = content[differs[0]], theirs.get(differs[0])
         if differs[0] == "options" and isinstance(other, dict):
-            names = [name for name in own if own[name] != other.get(name)] or ["?"]
+            names = [n for n in {**own, **other} if own.get(n) != other.get(n)]
             differs[0] = f"data.{names[0]}"
             own, other = own.get(names[0]), other.get(names[0])
         raise InputError(
@@ -211,6 +211,7 @@ def _content(plan: Plan, recipe: Recipe, encoder: Encoder) -> dict[str, Any]:
     if options["label"] is None:
         options.pop("label")
     if not train:
+        options.pop("label", None)
         options.pop("mix")
         options.pop("writer")
     paths = {name: getattr(plan.options, name).path for name in SPLITS}

@@ -40,7 +40,7 @@ def make(plan: Plan, recipe: Recipe, encoder: Encoder, folder: Path) -> dict[str
         "schema": SCHEMA,
         "split": recipe.split,
         "task": plan.options.task,
-        "cell": list(recipe.cell),
+        "cell": list(plan.options.training if recipe.split == "train" else recipe.cell),
         "mix": plan.options.mix_text if recipe.cell == ("mix", "mix") else None,
         "writer": plan.options.writer if recipe.split == "train" else "grammar",
         "seed": recipe.seed,
@@ -75,14 +75,16 @@ def auc_of_real_and_high(plan: Plan, count: int = 500) -> float | None:
     """How well a small classifier tells high needles from real ones; 0.5 is not at all.
 
     Logistic regression on TF-IDF of words and pairs of words, five-fold cross-validated area under
-    the ROC curve, on at most `count` needle sentences of each. None with fewer than ten real ones.
+    the ROC curve, on at most `count` needle sentences of each. The real ones are the training
+    split's or, where that is data of the user's own, validation's. None with fewer than ten.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_score
     from sklearn.pipeline import make_pipeline
 
-    real = [text for e in plan.questions["train"] for text in e.evidence_texts()][:count]
+    questions = plan.questions["train" if plan.options.label is None else "val"]
+    real = [text for example in questions for text in example.evidence_texts()][:count]
     if plan.options.task == "needle" or len(real) < 10:
         return None
     rng = np.random.default_rng(0)

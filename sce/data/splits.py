@@ -170,8 +170,8 @@ def check_disjoint(
                 raise InputError(
                     f"data.{left} and data.{right} share {len(shared)} questions, documents "
                     f"or needles, such as the {what} {text[:60]!r}; give them sources that share "
-                    f"none, let the earlier split lose them (data.on_overlap=drop), or name only "
-                    f"data.train.path and let it be split by document"
+                    f"none, let the earlier split lose them (data.on_overlap=drop), or name "
+                    f"one file of real questions alone and let it be split by document"
                 )
     return Overlap(
         questions={name: len(view.examples) for name, view in views.items()},

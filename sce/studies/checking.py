@@ -15,8 +15,8 @@ from sce.study_options import EstimateOptions
 _OF_MODEL = ("name_or_path", "revision", "dtype", "quantization", "rope_theta", "rope_scaling")
 # What of the data training alone sees; all else is the validation's and the reference's too.
 _OF_TRAINING = (
-    *("concept", "context", "limited", "entity_base", "mix", "writer", "written", "built", "train"),
-    *("num_train", "questions_per_context", "num_workers"),
+    *("concept", "context", "limited", "entity_base", "mix", "label", "writer", "written", "built"),
+    *("train", "num_train", "questions_per_context", "num_workers"),
 )
 _SCHEMAS = {
     "train": TrainConfig,

@@ -44,8 +44,9 @@ def test_whatever_is_tuned_or_recomputed_two_ranks_learn_what_one_process_does(
     for strategy, run_dir in zip(("one", name), dirs, strict=True):
         options = ("trainer.max_steps=2", "val_every=2", f"run_dir={run_dir}")
         trained(tiny_folder, strategy, *more, *options)
-    losses = [list(column(run_dir, "train/loss").values()) for run_dir in dirs]
-    np.testing.assert_allclose(*losses, rtol=1e-6)
+    for figure in ("train/loss", "train/grad_norm"):
+        found = [list(column(run_dir, figure).values()) for run_dir in dirs]
+        np.testing.assert_allclose(*found, rtol=1e-6, err_msg=figure)
     assert_same_training(*dirs)
 
 

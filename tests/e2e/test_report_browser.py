@@ -307,4 +307,5 @@ def test_a_hundred_runs_of_a_thousand_heads_are_small_and_fast(window, hundred, 
     with capsys.disabled():
         print(f"\nreport of 100 runs: {size / 1e6:.1f} MB, usable after {min(ready)} ms")
     assert min(ready) < MAX_MS
+    assert window.text("#about").startswith("100 runs")
     assert window.complaints() == []

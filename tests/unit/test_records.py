@@ -441,6 +441,19 @@ def test_the_commands_that_make_a_reference_compose_and_tune_on_real_data():
             assert config.data.train.path == "a b.jsonl"
 
 
+@pytest.mark.parametrize("synthetic", ["data.mix=[{concept:low}]", "data.label=mine"])
+def test_a_reference_is_tuned_on_real_questions_whatever_the_run_is_tuned_on(synthetic):
+    from runs import configured
+    from sce.commands import TrainConfig
+
+    typed = ["data.train.path=given.jsonl", "data.val.path=v.jsonl", synthetic]
+    command = shlex.split(reference_commands(FACTS, typed)[0])
+    config = configured("train", TrainConfig, command[3:])
+    assert config.data.training == ("real", "real")
+    own = "label" in synthetic
+    assert config.data.train.path == ("REAL_QUESTIONS" if own else "given.jsonl")
+
+
 def test_the_command_that_averages_names_tau_only_where_it_is_not_the_scorer_s_own():
     for scorer, tau in TAUS.items():
         average = reference_commands(replace(FACTS, scorer=scorer, tau=tau), [])[-1]

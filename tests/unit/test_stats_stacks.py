@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sce.stats import compare, recall_curves
 from sce.stats.nulls import layer_nulls, layer_nulls_over
-from sce.stats.stacks import SHARES, CompareWith, SharesOver
+from sce.stats.stacks import SHARES, CompareWith, SharesOver, sets_over
 
 
 def maps(seed, count=5, shape=(4, 3), levels=6):
@@ -89,8 +89,19 @@ def test_nulls_over_thresholds_and_sizes_are_those_of_dealt_maps_at_each():
             means = [np.mean(column) for column in draws.T]
             got = [np.nan if value is None else value for value in found[name]]
             assert got == pytest.approx(means, abs=0.01, nan_ok=True), (by, name)
-    learned = layer_nulls_over(s, r, b, [0.2, 0.5], by="tau")["recall_learned"]
-    assert learned == [layer_nulls(s, r, b, tau=t, k=9)["recall_learned"] for t in (0.2, 0.5)]
+
+
+@pytest.mark.parametrize(("by", "at"), [("tau", 0.2), ("tau", 0.5), ("k", 5), ("k", 12)])
+def test_the_null_of_recall_learned_is_what_dealing_new_heads_outside_the_untuned_gives(by, at):
+    rng = np.random.default_rng(0)
+    maps = rng.random((3, 5, 8)) ** 3
+    s, r, b = (next(sets_over(one[None], [at], by))[0] for one in maps)
+    taken = np.argsort(rng.random((4000, 5, 8)) + b, axis=2)  # the untuned model's heads come last
+    places = np.argsort(taken, axis=2)
+    new = places < (s & ~b).sum(axis=1)[:, None]
+    recalled = (new & r & ~b).sum(axis=(1, 2)) / (r & ~b).sum()
+    (found,) = layer_nulls_over(*maps, [at], by=by)["recall_learned"]
+    assert found == pytest.approx(recalled.mean(), abs=0.01)
 
 
 def test_nothing_has_no_null():

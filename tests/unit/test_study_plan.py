@@ -226,6 +226,24 @@ def test_data_that_a_setting_lacks_is_named_before_anything_runs():
     assert check_data({name: run for name, run in runs.items() if "where" not in name}) == []
 
 
+def test_synthetic_data_of_one_s_own_is_a_setting_beside_the_others(tmp_path):
+    """As docs/study.md says: real questions in three files, and a fourth with a label."""
+    sample = CONF.parent / "sce" / "data" / "sample"
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text((sample / "train.jsonl").read_text().replace("Who", "Which person"))
+    own = [f"data.train.path={mine}", "data.label=mine", "data.on_overlap=error"]
+    every = [f"data.{name}.path={sample / name}.jsonl" for name in ("val", "reference")]
+    path = str(sample / "train.jsonl")
+    runs = runs_of(path=path, every=every, settings={"mine": own, "x": SYMBOLIC})
+    assert runs["mdqa-mine-seed0"].data.training == ("mine", "mine")
+    assert runs["mdqa-real-seed0"].data.train.path == path
+    assert check_data(runs) == []
+    jobs = jobs_of(study(tasks={"mdqa": TaskStudy(path=path, settings={"mine": own})}), "none")
+    assert {job.kind for job in jobs if job.setting == "mine"} == {"synthetic"}
+    with pytest.raises(InputError, match=r"data.train.path is .*mine.jsonl, and .*train.jsonl for"):
+        runs_of(path=path, settings={"mine": own})  # validation would be dealt of another file
+
+
 def test_real_seeds_that_meet_the_same_questions_are_warned_of():
     few = ["data.num_train=200", "trainer.max_steps=24"]
     assert check_data(runs_of(train=few)) == []  # 96 of 200, drawn for each seed

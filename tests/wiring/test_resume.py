@@ -354,6 +354,7 @@ def test_another_recipe_is_refused_before_the_weights_load(
         ("identity", "weights_sha256", "the run has weights_sha256=other"),
         ("identity", "version of sce", "the run has version of sce=other"),
         ("identity", "train_sha256", "the run has train_sha256=other"),
+        ("identity", "data.label", r"the run has data\.label=other"),
         ("schema", None, "is of another version of sce"),
     ],
 )
