@@ -54,7 +54,8 @@ def score(config: ScoreConfig) -> list[Path]:
     adapter = Path(config.adapter).expanduser() if config.adapter else None
     on_gpu = torch.cuda.is_available()
     parts = assemble(config, [config.split], on_gpu=on_gpu, adapter=adapter)
-    _log.info("attention  %s (%s)", parts.attention.backend, parts.attention.reason)
+    for line in parts.attention.lines:
+        _log.info(line)
     model = scored_model(parts, adapter)
     scorers = _every_scorer(config, model) if every else (config.scorer.name,)
     wanted = settings(parts, model, scorers=scorers, modes=MODES if every else (config.mode,))

@@ -247,7 +247,7 @@ def _what_runs(config: TrainConfig, parts: "Parts", known: "RunFacts") -> list[s
     lines = [f"model      {config.model.name_or_path} in {config.model.dtype}{changes}"]
     if config.model.note:
         lines.append(f"           {config.model.note}")
-    lines.append(f"attention  {parts.attention.backend} ({parts.attention.reason})")
+    lines += parts.attention.lines
     for name, split in parts.splits.items():
         cell = config.data.training if name == "train" else split.cell
         lines.append(

@@ -190,7 +190,8 @@ def _folder(name: str | None) -> Path | None:
 def parts_of(config: InterveneConfig, names: list[str], adapter: Path | None) -> Parts:
     """Data and model source, with the attention that was taken said."""
     parts = assemble(config, names, on_gpu=torch.cuda.is_available(), adapter=adapter)
-    _log.info("attention  %s (%s)", parts.attention.backend, parts.attention.reason)
+    for line in parts.attention.lines:
+        _log.info(line)
     return parts
 
 

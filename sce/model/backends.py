@@ -1,6 +1,6 @@
-"""Which attention backend a run takes, and why no better one."""
+"""What the device has for a run: its attention backend, and why no better one; bfloat16 or not."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -44,11 +44,22 @@ class Choice:
 
     backend: str
     reason: str
+    slow_dtype: bool = False
+    """Whether the device has to emulate the base model's dtype."""
 
     @property
     def implementation(self) -> str:
         """The name transformers knows it by."""
         return IMPLEMENTATIONS[self.backend]
+
+    @property
+    def lines(self) -> list[str]:
+        """What is said of it before a run."""
+        lines = [f"attention  {self.backend} ({self.reason})"]
+        if self.slow_dtype:
+            faster = "model.dtype=float32 is several times as fast"
+            lines.append(f"dtype      this CPU has no instructions for bfloat16: {faster}")
+        return lines
 
 
 def choose(wanted: str, *, on_gpu: bool, dtype: str) -> Choice:
@@ -62,6 +73,10 @@ def choose(wanted: str, *, on_gpu: bool, dtype: str) -> Choice:
     Raises:
         InputError: a backend that is unknown, or that this run cannot use.
     """
+    return replace(_backend(wanted, on_gpu, dtype), slow_dtype=_emulated(dtype, on_gpu))
+
+
+def _backend(wanted: str, on_gpu: bool, dtype: str) -> Choice:
     if wanted == "auto":
         reasons = []
         for backend in FLASH:
@@ -79,6 +94,17 @@ def choose(wanted: str, *, on_gpu: bool, dtype: str) -> Choice:
     if lacking is not None:
         raise InputError(f"attention={wanted} needs {lacking}; use attention=auto")
     return Choice(wanted, "as asked for")
+
+
+def _emulated(dtype: str, on_gpu: bool) -> bool:
+    """Whether a CPU has no instructions for a dtype; False where that is not known.
+
+    It is known of x86-64 alone, and by torch's recent versions.
+    """
+    known = getattr(torch.cpu, "get_capabilities", dict)()
+    has = any(known.get(name) for name in ("avx512_bf16", "amx_bf16"))
+    on_x86 = known.get("architecture") == "x86_64"
+    return dtype == "bfloat16" and not on_gpu and on_x86 and not has
 
 
 def _lacking(backend: str, on_gpu: bool, dtype: str) -> str | None:

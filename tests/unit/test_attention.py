@@ -302,6 +302,28 @@ def test_auto_says_what_it_took_and_why(monkeypatch):
         attention.choose("fast", on_gpu=True, dtype="bfloat16")
 
 
+@pytest.mark.parametrize(
+    ("cpu", "told"),
+    [
+        ({"architecture": "x86_64", "avx512_f": True}, True),
+        ({"architecture": "x86_64", "avx512_bf16": True}, False),
+        ({"architecture": "x86_64", "amx_bf16": True}, False),
+        ({"architecture": "arm64"}, False),  # not known to be slow
+        ({}, False),
+    ],
+)
+def test_a_cpu_that_emulates_bfloat16_is_said_to_be_slow_at_it(monkeypatch, cpu, told):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu)
+    lines = attention.choose("auto", on_gpu=False, dtype="bfloat16").lines
+    assert lines[0].startswith("attention  sdpa (auto: no flash-attn")
+    assert ["model.dtype=float32 is several times" in line for line in lines[1:]] == [True] * told
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
+    for on_gpu, dtype in ((True, "bfloat16"), (False, "float32")):
+        assert len(attention.choose("sdpa", on_gpu=on_gpu, dtype=dtype).lines) == 1
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # torch before it had it
+    assert len(attention.choose("auto", on_gpu=False, dtype="bfloat16").lines) == 1
+
+
 def test_flash_attention_4_without_flash_attn_is_absent_and_no_error(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     with pytest.raises(InputError, match="needs the package flash-attn-4"):

@@ -79,7 +79,7 @@ def test_learned_heads_are_dealt_to_heads_that_the_untuned_model_has_not():
 
 def test_nulls_over_thresholds_and_sizes_are_those_of_dealt_maps_at_each():
     rng = np.random.default_rng(0)
-    s, r, b = rng.random((3, 5, 8)) ** 3
+    s, r = rng.random((2, 5, 8)) ** 3
     dealt = rng.permuted(np.broadcast_to(s, (3000, 5, 8)), axis=2)
     for by, at in (("tau", [0.0, 0.2, 0.5, 2.0]), ("k", [1, 9, 40])):
         expected = SharesOver(r[None], None, at, by=by)(dealt)
