@@ -195,6 +195,8 @@ class Planted:
     """False: F1 is drawn without regard to heads."""
     real_seeds: tuple[int, ...] = (100, 101)
     real_f1: float = 0.7
+    steps: tuple[int, ...] = (0, 12, 24)
+    """Of the checkpoints; the reference is made of those at 24."""
 
 
 def write_runs(root: Path, world: World, planted: Planted) -> list[Path]:
@@ -207,11 +209,11 @@ def write_runs(root: Path, world: World, planted: Planted) -> list[Path]:
     for (concept, context), quality, level in zip(settings(count), qualities, levels, strict=True):
         for seed in planted.seeds:
             f1 = float(np.clip(0.2 + 0.4 * level + planted.noise * rng.standard_normal(), 0, 1))
-            run = Tuned(float(quality), f1, concept, context, seed)
+            run = Tuned(float(quality), f1, concept, context, seed, steps=planted.steps)
             name = f"{world.task}-{concept}-{context}-seed{seed}"
             folders.append(write_run(root / name, world, run))
     for seed in planted.real_seeds:
-        run = Tuned(1.0, planted.real_f1, "real", "real", seed)
+        run = Tuned(1.0, planted.real_f1, "real", "real", seed, steps=planted.steps)
         folders.append(write_run(root / f"{world.task}-real-real-seed{seed}", world, run))
     return folders
 

@@ -4,6 +4,8 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,20 +52,29 @@ def _run(options: argparse.Namespace) -> None:
         raise InputError(f"--out {out} is a file; name a folder")
     found = analyse(options.runs, options.reference, Limits(options.tau, options.k))
     out.mkdir(parents=True, exist_ok=True)
-    found.save(out / "findings.json")
-    save_tables(found, out / "tables")
-    files = 0 if charts is None else _draw(charts, found, options)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as meanwhile:
+        library = None if charts is None else _library(charts, meanwhile)
+        found.save(out / "findings.json")
+        save_tables(found, out / "tables")
+        files = 0 if library is None else _draw(charts, found, options, library)
     sys.stdout.write(summary(found, out, files))
     if charts is not None:
         sys.stdout.write(f"report     {out}/index.html\n")
 
 
-def _draw(charts: Any, found: "Findings", options: argparse.Namespace) -> int:
+def _library(charts: Any, meanwhile: Executor) -> Future[str]:
+    """The page's plotting library, which takes seconds, bundled while the rest goes on."""
+    from sce.analysis.charts.render import bundle
+
+    return meanwhile.submit(bundle, charts.VERSION)
+
+
+def _draw(charts: Any, found: "Findings", options: argparse.Namespace, library: Future[str]) -> int:
     """The page, then a file for every figure; gives how many there are."""
     from sce.analysis.page import looks_of, write
 
     drawn = charts.figures(found)
-    write(found, options.out / "index.html", looks_of(options.runs), drawn)
+    write(found, options.out / "index.html", looks_of(options.runs), drawn, library.result())
     return len(charts.save_figures(found, drawn, options.out / "figures"))
 
 

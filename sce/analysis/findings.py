@@ -8,12 +8,11 @@ exist is None (null), never 0 or NaN.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from sce.analysis.as_json import as_json
 from sce.analysis.parts import (
     ACCURACY,
     KINDS,
@@ -34,7 +33,6 @@ from sce.analysis.parts import (
     Setting,
     Skipped,
 )
-from sce.records import finite
 from sce.stats import Correlation, Estimate
 
 __all__ = [
@@ -215,13 +213,12 @@ class Findings:
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts, lists, numbers and text; maps rounded to 6 digits, NaN as None."""
-        return finite(_plain(asdict(self)))
+        return json.loads(as_json(self))
 
     def save(self, file: Path) -> None:
         """Write `to_json` whole or not at all."""
-        text = json.dumps(self.to_json(), allow_nan=False)
         temporary = file.with_suffix(".tmp")
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(as_json(self) + "\n", encoding="utf-8")
         temporary.replace(file)
 
 
@@ -235,13 +232,3 @@ NOTES = {
     "untuned": "The model before tuning: most retrieval heads are there already.",
 }
 """What a reader of any figure must know."""
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return np.round(value.astype(np.float64), 6).tolist()
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value

@@ -13,7 +13,7 @@ from page_findings import SMALL, look, one_run, two_tasks
 from sce.analysis.__main__ import main
 from sce.analysis.page import write
 from sce.analysis.page.content import content
-from sce.analysis.page.html import as_json, page
+from sce.analysis.page.html import embedded, page
 from sce.analysis.page.tables import estimate
 from study_runs import Planted, World, write_study
 
@@ -90,7 +90,7 @@ def test_tables_of_effects_say_what_speaks_against(data):
 
 
 def test_text_of_others_cannot_end_the_script():
-    text = as_json({"name": NASTY})
+    text = embedded({"name": NASTY})
     assert json.loads(text) == {"name": NASTY}
     assert not re.search(r"[<>&\u2028\u2029]", text)
 

@@ -721,7 +721,6 @@ def test_a_line_of_200_mb_is_named_at_once_and_passed_over_without_being_held(tm
     with file.open("r+b") as stream:
         stream.seek(200 * 10**6)  # a hole: no bytes are written
         stream.write(b"\n" + json.dumps(good("needle", 1)).encode())
-    start = time.monotonic()
     tracemalloc.start()
     message = refusal(file)
     source = read_source(str(file), skip_bad_rows=True)
@@ -731,7 +730,6 @@ def test_a_line_of_200_mb_is_named_at_once_and_passed_over_without_being_held(tm
     assert source.skipped == [message]
     assert ids(source.examples) == ["k0", "k1"]
     assert peak < 150 * 2**20
-    assert time.monotonic() - start < 5
 
 
 def test_the_limit_on_a_line_holds_for_gzip_and_csv_and_for_nothing_shorter(tmp_path, monkeypatch):
@@ -756,12 +754,15 @@ def test_a_json_file_too_large_to_be_read_whole_is_refused_at_once(tmp_path, mon
     file = tmp_path / "q.json"
     with file.open("wb") as stream:
         stream.truncate(rows.MAX_JSON_BYTES + 1)  # a hole: no bytes are written
-    start = time.monotonic()
-    assert refusal(file) == (
+    tracemalloc.start()
+    message = refusal(file)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert message == (
         f"{file}: over 1024 MiB, and a .json file is read whole; write it as JSON Lines (.jsonl), "
         "one row a line"
     )
-    assert time.monotonic() - start < 1
+    assert peak < 2**20
     file.unlink()
     monkeypatch.setattr(rows, "MAX_JSON_BYTES", 10_000)
     file = tmp_path / "q.json.gz"
@@ -1093,8 +1094,12 @@ def test_sentences_that_hold_spans_are_sentences_and_cover_them(prose, data):
 
 @pytest.mark.parametrize("mark", ["“", "«", "'a' ", "(", "\N{NO-BREAK SPACE}.", "Rome is old. "])
 def test_a_long_text_takes_no_time_quadratic_in_its_length(mark):
-    prose = (mark * 100_000)[:100_000]
-    start = time.monotonic()
-    sentence_spans(prose)
-    sentences_holding(prose, occurrences(prose, mark.strip()[:4])[:20_000])
-    assert time.monotonic() - start < 5
+    def seconds(length: int) -> float:
+        prose = (mark * length)[:length]
+        start = time.process_time()
+        sentence_spans(prose)
+        sentences_holding(prose, occurrences(prose, mark.strip()[:4])[: length // 5])
+        return time.process_time() - start
+
+    # 16 times as long: 256 times the time were it quadratic.
+    assert min(seconds(160_000) for _ in range(2)) < 64 * min(seconds(10_000) for _ in range(5))

@@ -20,7 +20,7 @@ from sce.options import LoggerOptions
 
 KEY = "0123456789" * 4
 CONFIG = {"seed": 3, "optimizer": {"lr": 1e-3}}
-SOON_S = 10
+SOON_S = 60  # who waits for an answer waits for minutes
 
 
 @pytest.fixture(autouse=True)

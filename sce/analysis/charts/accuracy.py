@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from sce.analysis.charts.figure import Figure, Panel
+from sce.analysis.charts.figure import Figure, Panel, step
 from sce.analysis.charts.labels import FONT, placed
 from sce.analysis.charts.style import (
     CHANCE,
@@ -12,17 +12,16 @@ from sce.analysis.charts.style import (
     QUIET,
     SHORT,
     TAU,
-    Chart,
     Rows,
     ceiling,
     chance,
     data,
+    heading,
     kind_colour,
     kind_shape,
     kinds_of,
     ruler,
     split,
-    titled,
 )
 from sce.analysis.findings import Group, Rho, RhoOverTau, Task
 from sce.analysis.parts import Setting
@@ -37,8 +36,8 @@ POINTS = {"synthetic": "synthetic settings", "all": "all points"}
 def against_f1(group: Group, task: Task) -> Figure | None:
     """Recall and cosine, of all heads and of learned ones, against F1; a point a setting."""
     panels = [_scatter(group, task, measure) for measure in SCATTERED]
-    panels = [panel for panel in panels if panel is not None]
-    if not panels:
+    found = [panel for panel in panels if panel is not None]
+    if not found:
         return None
     lines = (
         "Bars: 95% intervals (examples, mean over seeds). Small: single seeds. Green dashes: one "
@@ -46,7 +45,6 @@ def against_f1(group: Group, task: Task) -> Figure | None:
         "Grey dots: chance within layers. p by exchange of settings, two-sided. All points: with "
         "untuned, and real unless in the reference.",
     )
-    found = [Panel(panel) for panel in panels]
     return Figure(f"{task.task}: heads and F1", lines, found, columns=2, spacing=36)
 
 
@@ -97,9 +95,8 @@ def rhos(group: Group, task: str | None) -> Figure | None:
         "small to be shown at p < 0.05 by so many. All points: untuned, and real unless in the",
         "reference, too.",
     )
-    chart = alt.layer(quiet, *zero, bars, dots, texts).properties(width=460, height=alt.Step(15))
-    title = f"{task or 'all tasks, pooled'}: what goes with F1"
-    return Figure(title, lines, [Panel(chart)])
+    panel = Panel([quiet, *zero, bars, dots, texts], 460, step(15))
+    return Figure(f"{task or 'all tasks, pooled'}: what goes with F1", lines, [panel])
 
 
 def rho_over_tau(group: Group, task: Task) -> Figure | None:
@@ -118,7 +115,7 @@ def rho_over_tau(group: Group, task: Task) -> Figure | None:
         for tau, rho in zip(found.taus, found.rho, strict=True)
         if rho is not None and tau > 0
     ]
-    panels = [Panel(_rho_panel(group, task, found, (min(known), max(known)))) for found in own]
+    panels = [_rho_panel(group, task, found, (min(known), max(known))) for found in own]
     lines = (
         "Bands: 95%, bootstrap over settings, seeds drawn anew inside. Grey dots: the smallest",
         f"|rho| that could be shown. Orange dashes: tau = {task.tau:g}, as in the other figures.",
@@ -127,7 +124,7 @@ def rho_over_tau(group: Group, task: Task) -> Figure | None:
     return Figure(title, lines, panels, columns=2, spacing=28)
 
 
-def _rho_panel(group: Group, task: Task, found: RhoOverTau, ends: tuple[float, float]) -> Chart:
+def _rho_panel(group: Group, task: Task, found: RhoOverTau, ends: tuple[float, float]) -> Panel:
     columns = zip(found.taus, found.rho, found.low, found.high, found.n, strict=True)
     rows: Rows = [
         {"tau": tau, "rho": rho, "low": low, "high": high, "n": n}
@@ -147,9 +144,9 @@ def _rho_panel(group: Group, task: Task, found: RhoOverTau, ends: tuple[float, f
     shown = [ruler(sign * least, "y", CHANCE, (2, 2)) for sign in (-1, 1)] if least else []
     marks = [ruler(0.0, "y", "#999999", (1, 0)), ruler(task.tau, "x", TAU, (4, 2)), *shown]
     every = [mark for each in marks for mark in each]
-    chart = alt.layer(band, *every, line).properties(width=290, height=190)
     most = max(row["n"] for row in rows)
-    return titled(chart, SHORT[found.measure], f"n = {most} synthetic, limited and mixed settings")
+    title = heading(SHORT[found.measure], f"n = {most} synthetic, limited and mixed settings")
+    return Panel([band, *every, line], 290, 190, title)
 
 
 def predictors(group: Group, task: Task) -> Figure | None:
@@ -176,17 +173,17 @@ def predictors(group: Group, task: Task) -> Figure | None:
     dots = base.mark_point(filled=True, size=80, opacity=1, color="#0072B2").encode(x, y)
     texts = base.mark_text(dy=-9, fontSize=9, color=QUIET).encode(x, y, alt.Text("text:N"))
     one = ruler(1.0, "x", CHANCE, (2, 2))
-    chart = alt.layer(*one, bars, dots, texts).properties(width=420, height=alt.Step(30))
+    panel = Panel([*one, bars, dots, texts], 420, step(30))
     lines = (
         f"Each of n = {rows[0]['ratio_n']} synthetic, limited and mixed settings, predicted from "
         "the others.",
         "Bars: 95%, bootstrap over settings. Dotted: no better than the mean of the others.",
         f"Numbers: mean absolute error in F1 (the mean's own: {of_mean:.3f}).",
     )
-    return Figure(f"{task.task}: what predicts F1", lines, [Panel(chart)])
+    return Figure(f"{task.task}: what predicts F1", lines, [panel])
 
 
-def _scatter(group: Group, task: Task, measure: str) -> Chart | None:
+def _scatter(group: Group, task: Task, measure: str) -> Panel | None:
     rows = [_point(s, measure) for s in task.settings]
     rows = [row for row in rows if row["x"] is not None and row["y"] is not None]
     if len(rows) < 2:
@@ -225,8 +222,8 @@ def _scatter(group: Group, task: Task, measure: str) -> Chart | None:
     if named := placed(rows, SIZE, (across, (0.0, 1.05 * top))):
         quiet = alt.Chart(data(named)).mark_text(align="left", fontSize=FONT, color="#555555")
         layers.append(quiet.encode(alt.X("text_x:Q"), alt.Y("text_y:Q"), alt.Text("name:N")))
-    chart = alt.layer(*layers).properties(width=SIZE[0], height=SIZE[1])
-    return titled(chart, SHORT[measure], *_says(group.correlations, task.task, measure))
+    title = heading(SHORT[measure], *_says(group.correlations, task.task, measure))
+    return Panel(layers, *SIZE, title)
 
 
 def _point(setting: Setting, measure: str) -> dict:

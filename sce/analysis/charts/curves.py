@@ -13,12 +13,12 @@ from sce.analysis.charts.style import (
     MEASURE_COLOURS,
     SHORT,
     TAU,
-    Chart,
+    Marks,
     Rows,
     data,
+    heading,
     kind_colour,
     ruler,
-    titled,
     value,
 )
 from sce.analysis.findings import Task
@@ -32,7 +32,7 @@ MAX_PANELS = 20
 def over(task: Task, by: str) -> Figure | None:
     """Overlap with the reference as a function of tau ("tau") or of the size of the sets ("k")."""
     panels = [_over_panel(task, measure, by) for measure in OVER]
-    panels = [Panel(panel) for panel in panels if panel is not None]
+    panels = [panel for panel in panels if panel is not None]
     if not panels:
         return None
     at = f"tau = {task.tau:g}" if by == "tau" else f"k = {task.k}"
@@ -53,7 +53,7 @@ def learning(task: Task) -> Figure | None:
     settings.sort(key=lambda s: -(value(s.measures, "f1") or 0.0))
     if not settings:
         return None
-    panels = [Panel(_learning_panel(task, each), each.setting, each.kind) for each in settings]
+    panels = [_learning_panel(task, each) for each in settings]
     lines = (
         "Means over seeds; bands: 95% over examples; thin: single seeds. Highest F1 first.",
         "Green dashes: ceiling of recall; grey dots: chance. Orange dashes: F1 of real data.",
@@ -69,7 +69,7 @@ def learning(task: Task) -> Figure | None:
     )
 
 
-def _over_panel(task: Task, measure: str, by: str) -> Chart | None:
+def _over_panel(task: Task, measure: str, by: str) -> Panel | None:
     rows: Rows = []
     sets = [(setting.setting, setting.kind, setting.runs) for setting in task.settings]
     members = [run.name for run in task.runs if run.in_reference and not run.is_point]
@@ -97,9 +97,8 @@ def _over_panel(task: Task, measure: str, by: str) -> Chart | None:
     heavy = base.transform_filter("datum.kind === 'real' || datum.kind === 'untuned'")
     heavy = heavy.mark_line(size=2.4).encode(x, y, colour, detail="name:N")
     layered = [*ruler(mark, "x", TAU, (4, 2)), bars, line, heavy, *_chance(task, measure, by, x)]
-    chart = alt.layer(*layered).properties(width=300, height=200)
     num = len({row["name"] for row in rows})
-    return titled(chart, SHORT[measure], f"{num} lines")
+    return Panel(layered, 300, 200, heading(SHORT[measure], f"{num} lines"))
 
 
 def _curve(run: Run, by: str) -> Curve | None:
@@ -126,7 +125,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if len(known) == len(values) else None
 
 
-def _chance(task: Task, measure: str, by: str, x: alt.X) -> list[Chart]:
+def _chance(task: Task, measure: str, by: str, x: alt.X) -> Marks:
     """What as many heads at random within layers would give.
 
     The mean over the settings that are neither real nor untuned and have a value there.
@@ -145,7 +144,7 @@ def _chance(task: Task, measure: str, by: str, x: alt.X) -> list[Chart]:
     return [mark.encode(x, alt.Y("value:Q"))]
 
 
-def _learning_panel(task: Task, setting: Setting) -> Chart:
+def _learning_panel(task: Task, setting: Setting) -> Panel:
     rows = [row for name in LEARNED for row in _points(setting.curve, name)]
     runs = [run for run in task.runs if run.name in setting.runs]
     single = [
@@ -165,7 +164,7 @@ def _learning_panel(task: Task, setting: Setting) -> Chart:
     base = alt.Chart(data(rows))
     sides = alt.Y("low:Q"), alt.Y2("high:Q")
     band = base.transform_filter("datum.low !== null").mark_area(fillOpacity=0.15)
-    layered: list[Chart] = [band.encode(x, *sides, colour)]
+    layered: Marks = [band.encode(x, *sides, colour)]
     if single:
         thin = alt.Chart(data(single)).mark_line(size=0.7, strokeOpacity=0.5)
         layered.append(thin.encode(x, y, colour, detail="run:N"))
@@ -175,15 +174,8 @@ def _learning_panel(task: Task, setting: Setting) -> Chart:
     layered += ruler(real.value if real else None, "y", MEASURE_COLOURS["f1"], (6, 3))
     layered += ruler(null.value if null else None, "y", CHANCE, (2, 2))
     words = f"n = {len(setting.runs)} seed{'s' * (len(setting.runs) != 1)}"
-    title = alt.TitleParams(
-        setting.setting[:26],
-        subtitle=words,
-        anchor="start",
-        fontSize=10,
-        subtitleFontSize=9,
-        color=COLOURS[setting.kind],
-    )
-    return alt.layer(*layered).properties(width=165, height=120, title=title)
+    title = heading(setting.setting[:26], words, small=True, colour=COLOURS[setting.kind])
+    return Panel(layered, 165, 120, title, setting.setting, setting.kind)
 
 
 def _points(checkpoints: Sequence[Checkpoint], name: str) -> Rows:

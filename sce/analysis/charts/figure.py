@@ -1,28 +1,30 @@
 """A figure: panels under one title, as one spec of Vega-Lite.
 
-Panels are put together as plain specs: Altair's own concatenation copies every panel several times
-at every level, which took longer than all else.
+Marks and panels are put together as plain specs: Altair's own layers and concatenation copy all
+that they are made of several times at every level, which took longer than all else.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import altair as alt
 from altair.utils.schemapi import debug_mode
 
-from sce.analysis.charts.style import INK, Chart
+from sce.analysis.charts.style import INK, Spec
 
-Spec = dict[str, Any]
 _TOP_LEVEL = ("$schema", "config", "datasets")
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One plot."""
+    """One plot: marks over one another."""
 
-    chart: Chart
+    marks: Sequence[alt.Chart]
+    width: float | Spec
+    """Pixels, or `step` of them a value."""
+    height: float | Spec
+    title: Spec | None = None
     setting: str | None = None
     """Whose it is; None: of no single one."""
     kind: str | None = None
@@ -31,17 +33,29 @@ class Panel:
     @cached_property
     def spec(self) -> Spec:
         """Vega-Lite of the plot alone; its rows are named, and lie in `datasets`."""
-        return {name: own for name, own in self._whole.items() if name not in _TOP_LEVEL}
+        layers = [
+            {name: own for name, own in mark.items() if name not in _TOP_LEVEL}
+            for mark in self._marks
+        ]
+        size = {"width": self.width, "height": self.height}
+        return {"layer": layers, **size} | ({"title": self.title} if self.title else {})
 
     @property
     def datasets(self) -> Spec:
         """Name -> rows."""
-        return self._whole.get("datasets", {})
+        return {
+            name: rows for mark in self._marks for name, rows in mark.get("datasets", {}).items()
+        }
 
     @cached_property
-    def _whole(self) -> Spec:
+    def _marks(self) -> list[Spec]:
         with debug_mode(False):
-            return self.chart.to_dict(validate=False)
+            return [mark.to_dict(validate=False) for mark in self.marks]
+
+
+def step(pixels: int) -> Spec:
+    """So many pixels a value of a discrete axis."""
+    return {"step": pixels}
 
 
 @dataclass(frozen=True)

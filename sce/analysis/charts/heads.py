@@ -3,14 +3,15 @@
 import altair as alt
 import numpy as np
 
-from sce.analysis.charts.figure import Figure, Panel
+from sce.analysis.charts.figure import Figure, Panel, step
 from sce.analysis.charts.style import (
     CHANCE,
     COLOURS,
     INK,
-    Chart,
+    Marks,
     Rows,
     data,
+    heading,
     ruler,
     split,
     value,
@@ -41,7 +42,7 @@ def maps(task: Task) -> Figure | None:
         return None
     most = MAX_MAPS + sum(kind in ("reference", "untuned") for _, kind, *_ in named)
     top = max(float(scores.max()) for *_, scores in named[:most]) or 1.0
-    panels = [Panel(_map(task, each, top)) for each in named[:most]]
+    panels = [_map(task, each, top) for each in named[:most]]
     lines = (
         f"Mean scores (over seeds); framed: above tau = {task.tau:g}. Highest F1 first.",
         f"White: below {_FAINT * top:.2g}. {_not_shown(len(named) - most)}",
@@ -95,14 +96,13 @@ def changes(task: Task) -> Figure | None:
     y = alt.Y("setting:N", sort=labels)
     seeds = alt.Chart(data(spread)).mark_rule(color=INK, size=1.2)
     seeds = seeds.encode(alt.X("low:Q"), alt.X2("high:Q"), y)
-    chart = alt.layer(bars, seeds, *whole, *ruler(0.0, "x", INK, (1, 0)))
-    chart = chart.properties(width=420, height=alt.Step(16))
+    panel = Panel([bars, seeds, *whole, *ruler(0.0, "x", INK, (1, 0))], 420, step(16))
     lines = (
         f"Above tau = {task.tau:g} after tuning and not before, or the reverse. (n): seeds.",
         "Black: smallest to largest seed."
         + (f" Dashes: the {learned} heads that the reference gained." if task.reference else ""),
     )
-    return Figure(f"{task.task}: heads gained and lost", lines, [Panel(chart)])
+    return Figure(f"{task.task}: heads gained and lost", lines, [panel])
 
 
 def layers(task: Task) -> Figure | None:
@@ -112,14 +112,7 @@ def layers(task: Task) -> Figure | None:
         return None
     outline = next((each for each in known if each.kind == "reference"), None)
     top = max(found.high or found.value or 0 for each in known for found in each.shares)
-    panels = [
-        Panel(
-            _layer_panel(each, outline, top),
-            each.name,
-            None if each.kind == "reference" else each.kind,
-        )
-        for each in known
-    ]
+    panels = [_layer_panel(each, outline, top) for each in known]
     lines = (
         f"Heads above tau = {task.tau:g}: the share in each layer. Bars: 95% (examples, mean over "
         "seeds).",
@@ -154,17 +147,16 @@ def overlap(task: Task, found: Overlap) -> Figure | None:
         ink = alt.condition("datum.share > 0.6", alt.value("white"), alt.value(INK))
         texts = base.mark_text(fontSize=8).encode(x, y, alt.Text("text:N"), color=ink)
         layered.append(texts)
-    chart = alt.layer(*layered).properties(width=alt.Step(23), height=alt.Step(17))
     lines = (
         "Means over pairs of runs; on the diagonal different seeds of one setting. Blank: a set "
         "beside itself.",
         _spread(found),
     )
     title = f"{task.task}: {found.measure} of every set with every other"
-    return Figure(title, lines, [Panel(chart)])
+    return Figure(title, lines, [Panel(layered, step(23), step(17))])
 
 
-def _map(task: Task, named: tuple[str, str, str, np.ndarray], top: float) -> Chart:
+def _map(task: Task, named: tuple[str, str, str, np.ndarray], top: float) -> Panel:
     name, kind, words, scores = named
     above = head_set(scores, task.tau)
     rows: Rows = [
@@ -188,22 +180,19 @@ def _map(task: Task, named: tuple[str, str, str, np.ndarray], top: float) -> Cha
     base = alt.Chart(data(rows or [{"layer": 0, "head": 0, "score": 0.0, "above": False}]))
     cell = max(3, min(9, 240 // num_layers))
     rings = base.transform_filter("datum.above").mark_rect(stroke=INK, strokeWidth=1, filled=False)
-    chart = alt.layer(base.mark_rect().encode(x, y, colour), rings.encode(x, y))
+    marks = [base.mark_rect().encode(x, y, colour), rings.encode(x, y)]
     wide = max(cell, 110 // num_heads) * num_heads
-    colour_of = COLOURS[kind]
-    title = alt.TitleParams(
-        name[:24], subtitle=words, anchor="start", fontSize=10, subtitleFontSize=9, color=colour_of
-    )
-    return chart.properties(width=wide, height=cell * num_layers, title=title)
+    title = heading(name[:24], words, small=True, colour=COLOURS[kind])
+    return Panel(marks, wide, cell * num_layers, title)
 
 
-def _layer_panel(own: LayerShares, outline: LayerShares | None, top: float) -> Chart:
+def _layer_panel(own: LayerShares, outline: LayerShares | None, top: float) -> Panel:
     rows: Rows = [{"layer": i, **split("share", found)} for i, found in enumerate(own.shares)]
     base, num_layers = alt.Chart(data(rows)), len(own.shares)
     x = alt.X("layer:Q", title="layer", scale=alt.Scale(domain=[-0.5, num_layers - 0.5]))
     axis = alt.Axis(format="%", tickCount=4)
     y = alt.Y("share:Q", title="share of heads", axis=axis, scale=alt.Scale(domain=[0, top]))
-    layered: list[Chart] = [
+    layered: Marks = [
         base.mark_bar(color=COLOURS[own.kind], fillOpacity=0.75, width=140 / num_layers).encode(
             x, y
         ),
@@ -221,10 +210,9 @@ def _layer_panel(own: LayerShares, outline: LayerShares | None, top: float) -> C
     n = own.shares[0].n
     seeds = "" if own.kind in ("reference", "untuned") else f", n = {n} seed{'s' * (n != 1)}"
     words = f"{own.num_heads:.3g} heads{seeds}"
-    title = alt.TitleParams(
-        own.name[:26], subtitle=words, anchor="start", fontSize=10, subtitleFontSize=9
-    )
-    return alt.layer(*layered).properties(width=190, height=90, title=title)
+    title = heading(own.name[:26], words, small=True)
+    kind = None if own.kind == "reference" else own.kind
+    return Panel(layered, 190, 90, title, own.name, kind)
 
 
 def _not_shown(left: int) -> str:

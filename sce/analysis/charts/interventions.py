@@ -2,16 +2,16 @@
 
 import altair as alt
 
-from sce.analysis.charts.figure import Figure, Panel
+from sce.analysis.charts.figure import Figure, Panel, step
 from sce.analysis.charts.style import (
     CEILING,
     INK,
-    Chart,
+    Marks,
     Rows,
     data,
+    heading,
     ruler,
     split,
-    titled,
 )
 from sce.analysis.findings import Task
 from sce.analysis.parts import Effect, Intervention
@@ -36,7 +36,7 @@ def knockout(task: Task) -> Figure | None:
         for name in dict.fromkeys(curve["name"] for curve in found.curves):
             rows = _knocked(found, name, before)
             if rows:
-                panels.append(Panel(_knockout_panel(name, rows, before)))
+                panels.append(_knockout_panel(name, rows, before))
     if not panels:
         return None
     lines = (
@@ -52,7 +52,7 @@ def patching(task: Task) -> Figure | None:
     for found in task.interventions:
         for way in dict.fromkeys(e.direction for e in found.effects if e.direction):
             own = [e for e in found.effects if e.direction == way]
-            panels.append(Panel(_patch_panel(found, way, own), found.setting, found.kind))
+            panels.append(_patch_panel(found, way, own))
     if not panels:
         return None
     lines = (
@@ -81,11 +81,11 @@ def baselines(task: Task) -> Figure | None:
     x = alt.X("f1:Q", title="F1", scale=alt.Scale(domainMin=0))
     bars = base.mark_rule(size=2).encode(alt.X("f1_low:Q"), alt.X2("f1_high:Q"), y, offset, colour)
     dots = base.mark_point(filled=True, size=80, opacity=1).encode(x, y, offset, colour)
-    chart = alt.layer(bars, dots).properties(width=380, height=alt.Step(16))
+    panel = Panel([bars, dots], 380, step(16))
     counts = sorted({row["f1_n"] for row in rows})
     n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     title = f"{task.task}: what the documents are good for"
-    return Figure(title, [f"Bars: 95% over n = {n} examples."], [Panel(chart)])
+    return Figure(title, [f"Bars: 95% over n = {n} examples."], [panel])
 
 
 def _knocked(found: Intervention, name: str, before: Effect | None) -> Rows:
@@ -102,7 +102,7 @@ def _knocked(found: Intervention, name: str, before: Effect | None) -> Rows:
     return rows
 
 
-def _knockout_panel(name: str, rows: Rows, before: Effect | None) -> Chart:
+def _knockout_panel(name: str, rows: Rows, before: Effect | None) -> Panel:
     base = alt.Chart(data(rows))
     scale = alt.Scale(domain=list(KINDS.values()), range=list(COLOURS))
     colour = alt.Color("kind:N", scale=scale, legend=alt.Legend(title=None, orient="bottom"))
@@ -113,11 +113,11 @@ def _knockout_panel(name: str, rows: Rows, before: Effect | None) -> Chart:
     )
     line = base.mark_line(point={"size": 25}).encode(x, y, colour)
     start = ruler(before.f1.value if before else None, "y", INK, (4, 3))
-    chart = alt.layer(*start, band, line).properties(width=260, height=190)
-    return titled(chart, f"heads by {name}"[:44], f"n = {rows[0]['n']} examples")
+    title = heading(f"heads by {name}"[:44], f"n = {rows[0]['n']} examples")
+    return Panel([*start, band, line], 260, 190, title)
 
 
-def _patch_panel(found: Intervention, way: str, effects: list[Effect]) -> Chart:
+def _patch_panel(found: Intervention, way: str, effects: list[Effect]) -> Panel:
     before = next((e for e in effects if e.kind == "none"), None)
     source = next((e for e in effects if e.kind == "source"), None)
     rows: Rows = []
@@ -139,14 +139,14 @@ def _patch_panel(found: Intervention, way: str, effects: list[Effect]) -> Chart:
     colour = alt.Color("of:N", scale=scale, legend=alt.Legend(title=None, orient="bottom"))
     x = alt.X("f1:Q", title="F1", scale=alt.Scale(domainMin=0))
     sides = alt.X("f1_low:Q"), alt.X2("f1_high:Q")
-    layered: list[Chart] = [
+    layered: Marks = [
         *ruler(before.f1.value if before else None, "x", "#777777", (4, 3)),
         *ruler(source.f1.value if source else None, "x", CEILING, (6, 3)),
         base.mark_rule(size=2).encode(*sides, y, offset, colour),
         base.mark_point(filled=True, size=60, opacity=1).encode(x, y, offset, colour),
     ]
-    chart = alt.layer(*layered).properties(width=200, height=alt.Step(14))
     seed = "" if found.seed is None else f", seed {found.seed}"
     into = "source into target" if way == "forward" else "target into source"
     n = effects[0].f1.n
-    return titled(chart, f"{found.setting or 'patched'}{seed}"[:34], f"{into}, n = {n} examples")
+    title = heading(f"{found.setting or 'patched'}{seed}"[:34], f"{into}, n = {n} examples")
+    return Panel(layered, 200, step(14), title, found.setting, found.kind)

@@ -1,4 +1,4 @@
-"""From a figure to its files, in other processes too: knows Vega alone, and starts fast."""
+"""From a figure to its files, and Vega for the page: for other processes too, so it starts fast."""
 
 import json
 import os
@@ -13,6 +13,12 @@ SCALE = 2.0
 """Pixels of a PNG for one of the figure."""
 FEW = 6
 """Figures up to which other processes would cost more than they save."""
+
+
+def bundle(version: str) -> str:
+    """Vega, Vega-Lite of that version and Vega-Embed as one script, by Altair's converter."""
+    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", version)
+    return script.replace("</script", "<\\/script").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def render(specs: Mapping[Path, str], version: str) -> None:

@@ -51,9 +51,11 @@ SHORT = {
     "spearman": "Spearman",
     "answer_nll": "validation loss",
 }
-Rows = list[dict[str, Any]]
-Chart = Any
-"""Any of Altair's chart classes."""
+Spec = dict[str, Any]
+"""Vega-Lite."""
+Rows = list[Spec]
+Marks = list[alt.Chart]
+"""What a panel is made of, in the order in which it is drawn."""
 
 
 def data(rows: Rows) -> alt.InlineData:
@@ -93,7 +95,7 @@ def split(name: str, found: Estimate | None) -> dict[str, float | int | None]:
     return {name: found.value, f"{name}_low": low, f"{name}_high": high, f"{name}_n": found.n}
 
 
-def ruler(at: float | None, channel: str, colour: str, dash: Sequence[int]) -> list[Chart]:
+def ruler(at: float | None, channel: str, colour: str, dash: Sequence[int]) -> Marks:
     """A line across the plot at a value; none for None."""
     if at is None:
         return []
@@ -101,12 +103,12 @@ def ruler(at: float | None, channel: str, colour: str, dash: Sequence[int]) -> l
     return [mark.encode(alt.X("at:Q") if channel == "x" else alt.Y("at:Q"))]
 
 
-def ceiling(task: Task, measure: str, channel: str) -> list[Chart]:
+def ceiling(task: Task, measure: str, channel: str) -> Marks:
     """The ceiling of a measure as a dashed line, with its interval as a band."""
     found = task.ceiling.get(measure)
     if found is None or found.value is None:
         return []
-    band: list[Chart] = []
+    band: Marks = []
     if found.low is not None and found.high is not None and found.high > found.low:
         rows = data([{"low": found.low, "high": found.high}])
         area = alt.Chart(rows).mark_rect(color=CEILING, fillOpacity=0.1)
@@ -115,18 +117,17 @@ def ceiling(task: Task, measure: str, channel: str) -> list[Chart]:
     return [*band, *ruler(found.value, channel, CEILING, (6, 3))]
 
 
-def chance(task: Task, measure: str, channel: str) -> list[Chart]:
+def chance(task: Task, measure: str, channel: str) -> Marks:
     """What chance within layers gives, as a dotted line."""
     found = task.nulls.get(measure)
     return ruler(found.value if found else None, channel, CHANCE, (2, 2))
 
 
-def titled(chart: Chart, title: str, *lines: str) -> Chart:
-    """The chart itself, with a title and quiet lines below it."""
-    # In place: every method of a chart copies all that it is made of.
-    own = [line for line in lines if line]
-    chart.title = alt.TitleParams(title, subtitle=own, anchor="start")
-    return chart
+def heading(text: str, *lines: str, small: bool = False, colour: str | None = None) -> Spec:
+    """A panel's title and the quiet lines below it."""
+    own: Spec = {"text": text, "subtitle": [line for line in lines if line], "anchor": "start"}
+    sizes = {"fontSize": 10, "subtitleFontSize": 9} if small else {}
+    return own | sizes | ({} if colour is None else {"color": colour})
 
 
 def shown(found: Estimate) -> str:

@@ -15,7 +15,6 @@ from sce.analysis.page.figures import figures_of
 from sce.analysis.page.looks import LOOKS, fits
 from sce.analysis.page.tables import estimate
 from sce.analysis.parts import LABELS, PREDICTORS, HeadSetOf, Run, Setting
-from sce.records import finite
 from sce.stats import Estimate
 
 SHOWN = (*PREDICTORS, "f1", "exact_match", "num_heads", "num_reference_heads", "recall_base")
@@ -31,24 +30,22 @@ def content(
     """Everything that the page's scripts read; figures are drawn here where they are not given."""
     drawn = figures(found) if drawn is None else drawn
     groups = [_group(place, group, drawn) for place, group in enumerate(found.groups)]
-    return finite(
-        {
-            "study": found.study,
-            "num_runs": found.num_runs,
-            "version": found.sce_version,
-            "library": library(),
-            "warnings": list(found.warnings),
-            "notes": dict(found.notes),
-            "skipped": [[each.file, each.run or "", each.reason] for each in found.skipped],
-            "labels": {**LABELS, "num_heads": "heads above tau"},
-            "short": {**SHORT, "num_heads": "heads", "exact_match": "exact match"},
-            "colours": COLOURS,
-            "shapes": SHAPES,
-            "first_measures": list(SCATTERED),
-            "groups": groups,
-            "looks": [_look(each) for each in looks],
-        }
-    )
+    return {
+        "study": found.study,
+        "num_runs": found.num_runs,
+        "version": found.sce_version,
+        "library": library(),
+        "warnings": list(found.warnings),
+        "notes": dict(found.notes),
+        "skipped": [[each.file, each.run or "", each.reason] for each in found.skipped],
+        "labels": {**LABELS, "num_heads": "heads above tau"},
+        "short": {**SHORT, "num_heads": "heads", "exact_match": "exact match"},
+        "colours": COLOURS,
+        "shapes": SHAPES,
+        "first_measures": list(SCATTERED),
+        "groups": groups,
+        "looks": [_look(each) for each in looks],
+    }
 
 
 def library() -> str:

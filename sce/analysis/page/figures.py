@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sce.analysis.charts.figure import Figure, Spec
+from sce.analysis.charts.figure import Figure
 from sce.analysis.charts.files import Key
+from sce.analysis.charts.style import Spec
 from sce.analysis.findings import Group, Task
 from sce.analysis.page import tables
 

@@ -6,19 +6,18 @@ token of a prompt can run or load anything. Data stand in a block of JSON that s
 
 import base64
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import vl_convert
 from markupsafe import Markup
 
+from sce.analysis.as_json import as_json
 from sce.analysis.charts.figure import Figure
 from sce.analysis.charts.files import VERSION, Key
+from sce.analysis.charts.render import bundle
 from sce.analysis.findings import Findings
 from sce.analysis.page.content import content
 
@@ -43,6 +42,7 @@ def write(
     file: Path,
     looks: Sequence[Mapping[str, Any]] = (),
     drawn: Mapping[Key, Figure] | None = None,
+    library: str | None = None,
 ) -> None:
     """Write the report.
 
@@ -54,32 +54,35 @@ def write(
             the answer's tokens, "looked_at": [layers][heads][answer tokens] positions (-1: not in
             the prompt), "scores": [layers][heads]}.
         drawn: the findings' figures; None: they are drawn here.
+        library: sce.analysis.charts.render.bundle of VERSION, which takes seconds; None: it is made
+            here.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(page(findings, looks, drawn), encoding="utf-8")
+    file.write_text(page(findings, looks, drawn, library), encoding="utf-8")
 
 
 def page(
     findings: Findings,
     looks: Sequence[Mapping[str, Any]] = (),
     drawn: Mapping[Key, Figure] | None = None,
+    library: str | None = None,
 ) -> str:
     """The report as text."""
-    scripts = [_library(), _own_script()]
+    scripts = [library or bundle(VERSION), _own_script()]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(_read("report.html"))
     return template.render(
         title=findings.study or "Retrieval heads",
         policy=_policy(scripts),
         style=Markup("\n".join(_read(f"{name}.css") for name in STYLES)),
-        data=Markup(as_json(content(findings, looks, drawn))),
+        data=Markup(embedded(content(findings, looks, drawn))),
         scripts=[Markup(script) for script in scripts],
     )
 
 
-def as_json(data: Any) -> str:
+def embedded(data: Any) -> str:
     """JSON that may stand inside a script element: no text in it can end the element."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = as_json(data, ensure_ascii=False, separators=(",", ":"))
     for letter, escape in _ESCAPES.items():
         text = text.replace(letter, escape)
     return text
@@ -93,13 +96,6 @@ def _policy(scripts: Sequence[str]) -> str:
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
-
-
-@cache
-def _library() -> str:
-    """Vega, Vega-Lite and Vega-Embed, from Altair's own converter."""
-    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VERSION)
-    return bundle.replace("</script", "<\\/script").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _own_script() -> str:
