@@ -61,9 +61,10 @@ def test_ranks_without_a_share_of_some_weights_train_save_and_load(module_folder
     assert_same_training(whole, parted)
 
 
-# bfloat16 has 8 bits, of which rounding moves the last: losses differ by 2e-5 of their value and
-# weights, of which the largest are 0.02, by up to 3e-4.
-LOSS_TOLERANCE, WEIGHT_TOLERANCE = 1e-3, 1e-3
+# bfloat16 has 8 bits, of which rounding moves the last, on each kind of processor otherwise: losses
+# differ by 2e-5 of their value, norms by up to 1.4e-3, weights, the largest 0.02, by up to 3e-4.
+TOLERANCES = {"train/loss": 1e-3, "train/grad_norm": 1e-2}
+WEIGHT_TOLERANCE = 1e-3
 
 
 def test_sharded_bfloat16_with_selective_recomputation_is_that_of_one_process(
@@ -74,9 +75,9 @@ def test_sharded_bfloat16_with_selective_recomputation_is_that_of_one_process(
     for name in ("one", "fsdp"):
         trained(tiny_folder, name, *options, f"run_dir={name}-bf16")
     one, two = (Path(f"{name}-bf16").absolute() for name in ("one", "fsdp"))
-    for metric in ("train/loss", "train/grad_norm"):
+    for metric, tolerance in TOLERANCES.items():
         found = [list(column(run_dir, metric).values()) for run_dir in (one, two)]
-        np.testing.assert_allclose(*found, rtol=LOSS_TOLERANCE)
+        np.testing.assert_allclose(*found, rtol=tolerance, err_msg=metric)
     first, second = (checkpoint(run_dir)["state_dict"] for run_dir in (one, two))
     assert first.keys() == second.keys()
     for name, weight in first.items():
