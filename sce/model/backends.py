@@ -57,7 +57,7 @@ class Choice:
         """What is said of it before a run."""
         lines = [f"attention  {self.backend} ({self.reason})"]
         if self.slow_dtype:
-            faster = "model.dtype=float32 is several times as fast"
+            faster = "model.dtype=float32 is about twice as fast"
             lines.append(f"dtype      this CPU has no instructions for bfloat16: {faster}")
         return lines
 
