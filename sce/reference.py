@@ -9,6 +9,11 @@ from sce.records import TAUS, HeadScores, RunFacts, origin_differences, provenan
 
 SEEDS = (100, 101)
 """Seeds of a reference's members: none that a run has by default."""
+_OF_KINDS = (
+    *("data.concept", "data.context", "data.train.concept", "data.train.context", "data.limited"),
+    *("data.entity_base", "data.label", "data.mix", "data.writer", "data.written", "data.built"),
+)
+"""Options that say which kind of data is trained on."""
 
 
 def load_reference(
@@ -62,17 +67,16 @@ def greedy_sibling(file: Path) -> Path | None:
 def reference_commands(facts: RunFacts, overrides: Sequence[str]) -> list[str]:
     """The commands that make a reference for a run: tune two seeds, score, average.
 
-    The model, data and trainer that the user chose are kept, the cell is (real, real), and the
-    commands can be pasted into a shell; data of the user's own gives its place to `REAL_QUESTIONS`.
+    The model, data and trainer that the user chose are kept, tuned is in the cell (real, real), and
+    the commands can be pasted into a shell; synthetic data of the user's own gives its place to
+    `REAL_QUESTIONS`. What is scored is the run's own reference split, so its data stay as they are.
     """
-    synthetic = ["data.concept", "data.context", "data.train.concept", "data.train.context"]
-    synthetic += ["data.mix", "data.label"]
-    if any(o.startswith("data.label=") for o in overrides):
-        overrides = [o for o in overrides if not o.startswith("data.train.path=")]
-        overrides.append("data.train.path=REAL_QUESTIONS")
-    kept = [o for o in overrides if o.split("=")[0].lstrip("+") not in synthetic]
-    tuning = _of(kept, ("model", "data", "batch", "lora", "trainer", "optimizer", "attention"))
-    scoring = _of(kept, ("model", "data", "batch", "attention", "max_new_tokens"))
+    given = {_name(o): o.partition("=")[2] for o in overrides}
+    own = ("data.train.path",) if given.get("data.label", "null") != "null" else ()
+    tuned = [o for o in overrides if _name(o) not in (*_OF_KINDS, *own)]
+    tuned += [f"{name}=REAL_QUESTIONS" for name in own]
+    tuning = _of(tuned, ("model", "data", "batch", "lora", "trainer", "optimizer", "attention"))
+    scoring = _of(overrides, ("model", "data", "batch", "attention", "max_new_tokens"))
     how = [f"scorer={facts.scorer}", f"mode={facts.mode}", f"match={facts.match}"]
     commands = []
     for seed in SEEDS:
@@ -96,7 +100,11 @@ def reference_commands(facts: RunFacts, overrides: Sequence[str]) -> list[str]:
 
 
 def _of(overrides: Sequence[str], groups: tuple[str, ...]) -> list[str]:
-    return [o for o in overrides if o.lstrip("+~").split("=")[0].split(".")[0] in groups]
+    return [o for o in overrides if _name(o).split(".")[0] in groups]
+
+
+def _name(override: str) -> str:
+    return override.lstrip("+~").split("=")[0]
 
 
 def _command(name: str, overrides: list[str]) -> str:

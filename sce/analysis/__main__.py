@@ -4,7 +4,8 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,29 +53,40 @@ def _run(options: argparse.Namespace) -> None:
         raise InputError(f"--out {out} is a file; name a folder")
     found = analyse(options.runs, options.reference, Limits(options.tau, options.k))
     out.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as meanwhile:
-        library = None if charts is None else _library(charts, meanwhile)
-        found.save(out / "findings.json")
-        save_tables(found, out / "tables")
-        files = 0 if library is None else _draw(charts, found, options, library)
+    library = None if charts is None else _Library(charts.VERSION)
+    found.save(out / "findings.json")
+    save_tables(found, out / "tables")
+    files = 0 if library is None else _draw(charts, found, options, library)
     sys.stdout.write(summary(found, out, files))
     if charts is not None:
         sys.stdout.write(f"report     {out}/index.html\n")
 
 
-def _library(charts: Any, meanwhile: Executor) -> Future[str]:
+class _Library:
     """The page's plotting library, which takes seconds, bundled while the rest goes on."""
-    from sce.analysis.charts.render import bundle
 
-    return meanwhile.submit(bundle, charts.VERSION)
+    def __init__(self, version: str) -> None:
+        from sce.analysis.charts.render import bundle
+
+        self._process = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+        self._bundle = self._process.submit(bundle, version)
+
+    def text(self) -> str | None:
+        """The script, once it is there; None if that process died, and the page makes its own."""
+        try:
+            return self._bundle.result()
+        except BrokenProcessPool:
+            return None
+        finally:
+            self._process.shutdown()
 
 
-def _draw(charts: Any, found: "Findings", options: argparse.Namespace, library: Future[str]) -> int:
+def _draw(charts: Any, found: "Findings", options: argparse.Namespace, library: _Library) -> int:
     """The page, then a file for every figure; gives how many there are."""
     from sce.analysis.page import looks_of, write
 
     drawn = charts.figures(found)
-    write(found, options.out / "index.html", looks_of(options.runs), drawn, library.result())
+    write(found, options.out / "index.html", looks_of(options.runs), drawn, library.text())
     return len(charts.save_figures(found, drawn, options.out / "figures"))
 
 

@@ -7,6 +7,7 @@ took longer than finding it all.
 import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,4 +39,6 @@ def _plain(value: Any) -> Any:
         return value.item()
     if isinstance(value, Mapping):
         return dict(value)
-    return str(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"no JSON of {type(value).__name__}")

@@ -78,7 +78,7 @@ def _built(folder: Path, content: dict[str, Any]) -> Path:
     if differs:
         own, other = content[differs[0]], theirs.get(differs[0])
         if differs[0] == "options" and isinstance(other, dict):
-            names = [n for n in {**own, **other} if own.get(n) != other.get(n)]
+            names = [n for n in {**own, **other} if own.get(n) != other.get(n)] or ["?"]
             differs[0] = f"data.{names[0]}"
             own, other = own.get(names[0]), other.get(names[0])
         raise InputError(

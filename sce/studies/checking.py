@@ -132,7 +132,7 @@ def _measured_by(config: TrainConfig) -> dict[str, Any]:
     """What F1 and head scores of a run depend on beside its training, by the option's name."""
     data = {k: v for k, v in asdict(config.data).items() if k not in _OF_TRAINING}
     if config.data.val.path is None or config.data.reference.path is None:  # dealt of the same file
-        data["train.path"] = config.data.train.path
+        data["train.path"] = None if config.data.label else config.data.train.path
     return {
         **{f"data.{name}": value for name, value in data.items()},
         **{f"model.{name}": getattr(config.model, name) for name in _OF_MODEL},

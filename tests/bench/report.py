@@ -1,4 +1,4 @@
-"""The report of a large study: 101 runs of 10 checkpoints and 1,024 heads, from files to a page.
+"""The report of a large study: 100 runs of 10 checkpoints and 1,024 heads, from files to a page.
 
     python tests/bench/report.py [--small] [--json OUT]
 
@@ -37,12 +37,9 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
         study = write_study(Path(folder) / "study", [world], planted)
         for stage in STAGES:
             spec = {"stage": stage, "study": str(study), "out": f"{folder}/{stage}"}
-            best: dict[str, Any] = {}
-            for _ in range(1 if options.small else 3):
-                found: dict[str, Any] = {}
-                spent = seconds(lambda f=found, s=spec: f.update(machine.isolated(__file__, s)))
-                best = min(best or found, found | {"s": spent}, key=lambda row: row.get("s", 1e9))
-            rows.append({"stage": stage, **best})
+            found = [_timed(spec) for _ in range(1 if options.small else 3)]
+            failed = [row for row in found if "error" in row]
+            rows.append({"stage": stage} | (failed or sorted(found, key=lambda row: row["s"]))[0])
     machine.print_table("report", rows, COLUMNS)
     page = next(row for row in rows if row["stage"] == STAGES[1])
     aims = [
@@ -50,6 +47,13 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
         machine.aim("GiB", page.get("peak_gib"), most=AIM_GIB),
     ]
     return {"rows": rows, "aims": [] if options.small else aims}
+
+
+def _timed(spec: dict[str, Any]) -> dict[str, Any]:
+    """One command and how long it took; no time where it failed."""
+    found: dict[str, Any] = {}
+    spent = seconds(lambda: found.update(machine.isolated(__file__, spec)))
+    return found if "error" in found else found | {"s": spent}
 
 
 def worker(spec: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 pytestmark = [pytest.mark.real_model, pytest.mark.slow]
 
 
-@pytest.mark.parametrize("name", ["training", "scoring", "growth"])
+@pytest.mark.parametrize("name", ["training", "scoring", "growth", "report"])
 def test_a_bench_meets_its_aims(name, tmp_path):
     script, out = Path(__file__).with_name(f"{name}.py"), tmp_path / f"{name}.json"
     subprocess.run([sys.executable, str(script), "--json", str(out)], check=True)

@@ -441,17 +441,30 @@ def test_the_commands_that_make_a_reference_compose_and_tune_on_real_data():
             assert config.data.train.path == "a b.jsonl"
 
 
-@pytest.mark.parametrize("synthetic", ["data.mix=[{concept:low}]", "data.label=mine"])
-def test_a_reference_is_tuned_on_real_questions_whatever_the_run_is_tuned_on(synthetic):
+@pytest.mark.parametrize(
+    ("typed", "path"),
+    [
+        (["data.mix=[{concept:low}]"], "given.jsonl"),
+        (["data.concept=limited", "data.context=real", "data.limited=who"], "given.jsonl"),
+        (["data.concept=low_entity", "data.entity_base=high"], "given.jsonl"),
+        (["data.concept=high", "data.writer=llm", "data.written=w.jsonl"], "given.jsonl"),
+        (["+data.built=folder", "data.concept=low"], "given.jsonl"),
+        (["data.label=null"], "given.jsonl"),
+        (["data.label=mine"], "REAL_QUESTIONS"),
+        (["++data.label=mine", "data.val.path=v.jsonl"], "REAL_QUESTIONS"),
+    ],
+)
+def test_a_reference_is_tuned_on_real_questions_and_scored_on_the_run_s(typed, path):
     from runs import configured
-    from sce.commands import TrainConfig
+    from sce.commands import ScoreConfig, TrainConfig
 
-    typed = ["data.train.path=given.jsonl", "data.val.path=v.jsonl", synthetic]
-    command = shlex.split(reference_commands(FACTS, typed)[0])
-    config = configured("train", TrainConfig, command[3:])
+    typed = ["data.train.path=given.jsonl", *typed]
+    train, score = (shlex.split(c)[3:] for c in reference_commands(FACTS, typed)[:2])
+    config = configured("train", TrainConfig, train)
     assert config.data.training == ("real", "real")
-    own = "label" in synthetic
-    assert config.data.train.path == ("REAL_QUESTIONS" if own else "given.jsonl")
+    assert config.data.train.path == path
+    own = configured("train", TrainConfig, ["reference=none", *typed]).data
+    assert configured("score", ScoreConfig, score).data == own
 
 
 def test_the_command_that_averages_names_tau_only_where_it_is_not_the_scorer_s_own():

@@ -240,8 +240,9 @@ def test_synthetic_data_of_one_s_own_is_a_setting_beside_the_others(tmp_path):
     assert check_data(runs) == []
     jobs = jobs_of(study(tasks={"mdqa": TaskStudy(path=path, settings={"mine": own})}), "none")
     assert {job.kind for job in jobs if job.setting == "mine"} == {"synthetic"}
-    with pytest.raises(InputError, match=r"data.train.path is .*mine.jsonl, and .*train.jsonl for"):
-        runs_of(path=path, settings={"mine": own})  # validation would be dealt of another file
+    with pytest.raises(InputError, match=r"data.train.path is None, and .*train.jsonl for"):
+        runs_of(path=path, settings={"mine": own})  # validation would be dealt of other data
+    assert "mdqa-mine-seed0" in runs_of(settings={"mine": own})  # all on the sample
 
 
 def test_real_seeds_that_meet_the_same_questions_are_warned_of():
