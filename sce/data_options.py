@@ -161,18 +161,18 @@ class DataOptions:
         _ = self.depths
 
     def _check_shares(self) -> None:
-        """Refuse shares that are none, or that nothing is dealt by."""
-        valid = len(self.shares) == len(SPLITS) and all(0 < s < float("inf") for s in self.shares)
         require(
-            valid,
+            len(self.shares) == len(SPLITS) and all(0 < s < float("inf") for s in self.shares),
             f"data.shares must be three numbers > 0, of train, val and reference, got "
             f"{list(self.shares)}",
         )
-        paths = [getattr(self, n).path for n in SPLITS if n != "train" or self.label is None]
-        dealt = any(paths) and not all(paths) and self.task != "needle"
+        named = [name for name in SPLITS if name != "train" or self.label is None]
+        paths = [getattr(self, name).path for name in named]
+        deals = any(paths) and not all(paths) and self.task != "needle"
         require(
-            dealt or tuple(self.shares) == SHARES,
-            "data.shares deals one file of real questions to splits whose path is left: name one",
+            deals or tuple(self.shares) == SHARES,
+            f"data.shares deals one file of real questions to splits: name one of "
+            f"{', '.join(f'data.{name}.path' for name in named)}, and leave another",
         )
 
     def _check_label(self) -> None:

@@ -427,7 +427,7 @@ def test_one_file_is_dealt_by_the_shares_that_are_asked_for(nq_file):
         ([0.5, 0.5], "q.jsonl", "must be three numbers > 0, of train, val and reference"),
         ([1, 0, 1], "q.jsonl", "must be three numbers > 0"),
         ([1, float("inf"), 1], "q.jsonl", "must be three numbers > 0"),
-        ([1, 1, 1], None, "name data.train.path, and leave data.val.path"),
+        ([1, 1, 1], None, "name one of data.train.path, data.val.path, data.refer"),
     ],
 )
 def test_shares_that_deal_nothing_are_refused(shares, path, said):
