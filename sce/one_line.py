@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -68,6 +68,8 @@ def user_message(error: BaseException) -> str | None:
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return _one_line(error)
+    if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):
+        return f"{error}; name an option of the group, as in data=mdqa"  # for data=3
     return None
 
 
@@ -77,8 +79,11 @@ def _one_line(error: HydraException | OmegaConfBaseException) -> str:
         if re.search(r"Key '.*' (not in|is not in)|not in struct", str(cause)):
             return _unknown_key(cause)
         return f"{cause.full_key}: {str(cause).splitlines()[0]}"
+    if isinstance(error, OverrideParseException):
+        hint = """an override is key=value; a value with '=' in it has quotes: 'key=["a=b"]'"""
+        return " ".join(f"cannot read {error.override}: {_reason(error)}; {hint}".split())
     option = re.search(
-        r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']+':\n((?:\t.*\n)+)",
+        r"Could not find '([^']+)/([^'/]*)'\s+Available options in '[^']+':\n((?:\t.*\n)+)",
         str(error),
     )
     if option:
@@ -90,6 +95,13 @@ def _one_line(error: HydraException | OmegaConfBaseException) -> str:
     return "; ".join(
         li for li in lines if li and not li.startswith(("See https", "full_key", "Set the"))
     )
+
+
+def _reason(error: OverrideParseException) -> str:
+    lines = str(error).splitlines()  # the reason, or the override once more and the reason
+    if lines[0].startswith("LexerNoViableAltException"):
+        return "a character needs quotes, or a quote its other"
+    return lines[1] if lines[0].startswith("Error parsing override") else lines[0]
 
 
 def _unknown_key(cause: OmegaConfBaseException) -> str:

@@ -35,6 +35,12 @@ def sce(*arguments, command="train"):
         ),
         ("optimizer.lr=-1", "optimizer.lr must be > 0 and finite, got -1.0"),
         ("model=smolm2", "model=smolm2: no such option; did you mean 'smollm2'?"),
+        ("data=", "data=: no such option; choose from: mdqa"),
+        ("data=3", "name an option of the group, as in data=mdqa"),
+        ("seed", "cannot read seed: missing EQUAL at '<EOF>'; an override is key=value"),
+        ("data.haystack=[a=b]", """a value with '=' in it has quotes: 'key=["a=b"]'"""),
+        ("run_dir=ö\nö", "cannot read run_dir=ö ö: a character needs quotes"),
+        ("callbacks.x=a{", "cannot read callbacks.x=a{: extraneous input '{'"),
         ("mode=x", "mode=x: choose from teacher_forced, greedy"),
         (
             "data.concept=high data.context=symbolic",
@@ -46,7 +52,7 @@ def sce(*arguments, command="train"):
     ],
 )
 def test_a_wrong_override_is_one_line_and_exit_code_2(override, message):
-    result = sce(*override.split())
+    result = sce(*override.split(" "))
     assert result.returncode == 2
     assert message in result.stderr
     assert result.stderr.startswith("sce: ")
