@@ -1,5 +1,7 @@
 """What docs/findings.md says of the studies that lie beside it is what their records say."""
 
+import functools
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from sce.analysis.study import analyse
 from sce.records import read_jsonl
 
 DOCS = Path(__file__).parents[2] / "docs"
+README = DOCS.parent / "README.md"
 STUDIES = sorted((DOCS / "studies").iterdir())
 
 
@@ -34,6 +37,11 @@ def told(row, name, digits):
 ROWS = list(rows_told())
 
 
+@functools.cache
+def analysed(study):
+    return analyse([study if (study / "study.json").is_file() else study / "runs"])
+
+
 @pytest.mark.parametrize(("study", "cells"), ROWS, ids=["/".join(c[:2]) for _, c in ROWS])
 def test_a_row_of_a_table_is_that_of_the_run_s_records(study, cells):
     run, step, f1, recall, learned, nll = cells
@@ -53,9 +61,31 @@ def test_every_run_of_a_pilot_is_told_of(study):
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda folder: folder.name)
 def test_a_study_that_is_kept_can_be_analysed_and_holds_no_text_and_no_path(study):
-    found = analyse([study if (study / "study.json").is_file() else study / "runs"])
+    found = analysed(study)
     assert sum(len(task.runs) for group in found.groups for task in group.tasks) > 1
     for file in study.rglob("*.json*"):
         text = file.read_text("utf-8")
         assert '"/' not in text and "../" not in text, file
         assert '"question"' not in text and '"text"' not in text, file
+
+
+def test_what_is_told_of_half_a_grid_is_what_the_analysis_finds():
+    text = (DOCS / "findings.md").read_text("utf-8")
+    rows = re.findall(
+        r"^\| ([a-z ]+) \| (-?\d\S+ \[.*\]) \| (\S+) \| (\d+) \|$", text, re.MULTILINE
+    )
+    assert len(rows) == 5
+    (group,) = analysed(DOCS / "studies" / "nq-grid-1").groups
+    names = {"validation loss": "answer_nll"}
+    for measure, rho, p_value, n in rows:
+        name = names.get(measure, measure.replace(" ", "_"))
+        (each,) = [
+            rho.found
+            for rho in group.correlations
+            if (rho.task, rho.measure, rho.points) == ("mdqa", name, "synthetic")
+        ]
+        sides = each.spearman, each.spearman_low, each.spearman_high
+        assert rho == "{:.2f} [{:.2f}, {:.2f}]".format(*sides)
+        assert (f"{each.p_value:.2g}", str(each.n)) == (p_value, n)
+    (recall,) = re.findall(r"rho of recall with F1 is (\S+ \[.*?\])", README.read_text("utf-8"))
+    assert recall == rows[0][1]
