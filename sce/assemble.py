@@ -28,6 +28,7 @@ from sce.errors import InputError
 from sce.heads import SCORERS
 from sce.heads.trace import canonical_ids
 from sce.model import attention, build, extras, rope
+from sce.model.backends import best_device
 from sce.model.source import Source, find, load_config, load_tokenizer
 from sce.options import LoraOptions
 from sce.records import RunFacts
@@ -194,9 +195,8 @@ def scored_model(parts: Parts, adapter: Path | None) -> nn.Module:
     _ = parts.splits
     base = build.load_model(parts.source, parts.config.model, parts.attention)
     model = base if adapter is None else build.load_adapter(base, adapter)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # transformers wraps `to` in a decorator that loses its signature.
-    return model.to(device).eval()  # pyright: ignore[reportArgumentType]
+    return model.to(best_device()).eval()  # pyright: ignore[reportArgumentType]
 
 
 def facts(parts: Parts, *, run: str, run_dir: Path, study: str | None = None) -> RunFacts:

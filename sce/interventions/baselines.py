@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
@@ -27,6 +26,7 @@ from sce.interventions.effects import Row, accuracy
 from sce.interventions.report import cell
 from sce.interventions.select import NO_HEADS
 from sce.model.adapters import UNTUNED, load_adapters, require_rope_of_base, use_adapter
+from sce.model.backends import best_device
 from sce.model.build import load_model
 from sce.records import provenance
 
@@ -83,7 +83,7 @@ def answer_baselines(config: InterveneConfig) -> Baselines:
     examples = [recipe.example(index) for index in range(count)]
     views = {v: [seen(parts.encoder, e, v) for e in examples] for v in views_of(task)}
     model = load_adapters(load_model(parts.source, config.model, parts.attention), adapters)
-    model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    model = model.to(best_device()).eval()
     answering = answering_of(config, parts, model)
     found = Baselines()
     for name in (UNTUNED, *adapters):

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from sce.assemble import Parts, assemble, context_warnings, facts, scored_model, settings
@@ -44,6 +43,7 @@ from sce.model.adapters import (
     require_rope_of_base,
     require_same_base,
 )
+from sce.model.backends import best_device
 from sce.model.build import fit_options_to_adapter, load_model, read_adapter_note
 from sce.model.projections import head_outputs
 from sce.model.weights import weights_sha256
@@ -147,7 +147,7 @@ def answer_patched(config: InterveneConfig) -> Answered:
     chosen = patched_sets(config, scores, parts.shape)
     examples = parts.splits[config.split].encoded  # prompts too long for the model are refused here
     model = load_adapters(load_model(parts.source, config.model, parts.attention), given)
-    model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    model = model.to(best_device()).eval()
     headless = _headless(parts, model)
     chosen = [replace(c, heads=c.heads - headless) for c in chosen]
     kinds = (LAYER_MATCHED,) if RANDOM in config.sets else ()
@@ -189,7 +189,7 @@ def _folder(name: str | None) -> Path | None:
 
 def parts_of(config: InterveneConfig, names: list[str], adapter: Path | None) -> Parts:
     """Data and model source, with the attention that was taken said."""
-    parts = assemble(config, names, on_gpu=torch.cuda.is_available(), adapter=adapter)
+    parts = assemble(config, names, on_gpu=best_device().type == "cuda", adapter=adapter)
     for line in parts.attention.lines:
         _log.info(line)
     return parts

@@ -38,6 +38,11 @@ FLASH = {
 }
 
 
+def best_device() -> torch.device:
+    """Where a command that is no training run computes: on the first GPU, or on the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 @dataclass(frozen=True)
 class Choice:
     """The attention backend of a run and why it was taken."""
