@@ -52,6 +52,8 @@ class Throughput(Callback):
         assert isinstance(pl_module, SceModule)
         self._tokens += batch.num_tokens
         self._count(pl_module, batch)
+        if pl_module.device.type == "cuda":  # the next batch would wait for it, outside the clock
+            torch.cuda.synchronize(pl_module.device)
         self._seconds += time.perf_counter() - self._started
 
     def _count(self, pl_module: SceModule, batch: Batch) -> None:
@@ -67,11 +69,7 @@ class Throughput(Callback):
             self._recomputed += flops.recomputed
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the validation's clock, once the device has done what training asked of it."""
-        if pl_module.device.type == "cuda":
-            started = time.perf_counter()
-            torch.cuda.synchronize(pl_module.device)
-            self._seconds += time.perf_counter() - started
+        """Start the validation's clock."""
         self._validation = -time.perf_counter()
         self._scoring = 0.0
 

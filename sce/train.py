@@ -199,6 +199,7 @@ def _trainer(config: TrainConfig, run_dir: Path) -> "L.Trainer":
             val_check_interval=config.val_every * config.trainer.accumulate_grad_batches,
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
+            inference_mode=False,  # in it FSDP would gather weights that no training can use
             use_distributed_sampler=False,
             log_every_n_steps=1,
             enable_checkpointing=False,  # callbacks.RunCheckpoint

@@ -24,29 +24,22 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
+from transformers.integrations.flash_attention import get_target_dtype
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_flash_attention_utils import _flash_attention_forward
 
 from sce.data.batch import Suffixes
 from sce.errors import InputError
-from sce.model.backends import IMPLEMENTATIONS, Choice, choose
+from sce.model.backends import IMPLEMENTATIONS, Choice, choose, fused_kernels
 from sce.model.masks import CausalRows, tell_rows
 from sce.model.rows import How, attend, mix, row_logits, row_weights
 from sce.model.suffixes import SuffixRows, attend_suffixes, check_suffixes
 
 # Rows of a mask that stand in memory at a time.
 CHUNK_ROWS = 256
-# SDPA's kernels on a GPU, best first; the last one, which makes the whole matrix, where none can.
-_SDPA_ORDER = (
-    SDPBackend.CUDNN_ATTENTION,
-    SDPBackend.FLASH_ATTENTION,
-    SDPBackend.EFFICIENT_ATTENTION,
-    SDPBackend.MATH,
-)
 __all__ = ["IMPLEMENTATIONS", "Choice", "attention", "choose", "register"]
 Kernel = Callable[..., tuple[Tensor, Tensor | None]]
 
@@ -203,12 +196,17 @@ def _kernel(backend: str, module: nn.Module) -> Kernel:
     return partial(_flash, backend)
 
 
-def _sdpa(module: nn.Module, query: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+def _sdpa(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
     """Transformers' way into SDPA, whose kernels are tried in our order on a GPU."""
-    if not query.is_cuda:
-        return sdpa_attention_forward(module, query, *args, **kwargs)
-    with sdpa_kernel(list(_SDPA_ORDER), set_priority=True):
-        return sdpa_attention_forward(module, query, *args, **kwargs)
+    with fused_kernels(query, masked=mask is not None):
+        return sdpa_attention_forward(module, query, key, value, mask, **kwargs)
 
 
 def _flash(  # noqa: PLR0913 - the signature is transformers'
@@ -235,6 +233,7 @@ def _flash(  # noqa: PLR0913 - the signature is transformers'
         softmax_scale=scaling,
         attn_implementation=backend,
         layer_idx=module.layer_idx,
+        target_dtype=get_target_dtype(query, module),  # of float32 queries, which it cannot take
         **kwargs,
     )
     return output, None

@@ -1,10 +1,15 @@
 """What the device has for a run: its attention backend, and why no better one; bfloat16 or not."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from importlib import import_module
+from importlib.metadata import packages_distributions
 from importlib.util import find_spec
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sce.errors import InputError
 
@@ -41,6 +46,19 @@ FLASH = {
 def best_device() -> torch.device:
     """Where a command that is no training run computes: on the first GPU, or on the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def fused_kernels(query: Tensor, *, masked: bool) -> AbstractContextManager[Any]:
+    """SDPA's kernels on a GPU, best first; the last, which makes the whole matrix, where none can.
+
+    Masked rows are worked out in chunks of ever new shapes, for each of which cuDNN would make a
+    plan first.
+    """
+    if not query.is_cuda:
+        return nullcontext()
+    order = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
+    order.insert(len(order) if masked else 0, SDPBackend.CUDNN_ATTENTION)
+    return sdpa_kernel([*order, SDPBackend.MATH], set_priority=True)
 
 
 @dataclass(frozen=True)
@@ -119,7 +137,7 @@ def _lacking(backend: str, on_gpu: bool, dtype: str) -> str | None:
         return "a GPU, and this run is on the CPU"
     if dtype == "float32":
         return "model.dtype=bfloat16"
-    if not _installed(needs.module):
+    if not _installed(needs):
         return f"the package {needs.package}"
     major = torch.cuda.get_device_capability()[0]
     if major not in needs.capabilities:
@@ -128,13 +146,17 @@ def _lacking(backend: str, on_gpu: bool, dtype: str) -> str | None:
     return _failure(needs)
 
 
-def _installed(module: str) -> bool:
+def _installed(needs: _Flash) -> bool:
     try:
-        return find_spec(module) is not None
+        if find_spec(needs.module) is None:
+            return False
     except ModuleNotFoundError:  # of flash_attn.cute where there is no flash_attn
         return False
     except Exception:  # it is there; what is wrong with it is told when it is imported
         return True
+    # Versions 2 and 4 both install `flash_attn`; transformers tells them apart by this name.
+    packages = packages_distributions().get(needs.module.split(".")[0], [needs.package])
+    return needs.package in [package.replace("_", "-") for package in packages]
 
 
 def _failure(needs: _Flash) -> str | None:

@@ -45,10 +45,12 @@ class HeadOutputs:
         floating = [p.dtype for p in self.projection.parameters() if p.is_floating_point()]
         dtype = floating[0] if floating else torch.float32
         width = self.num_heads * self.dim
-        zeros = torch.zeros(batch, rows, width, dtype=dtype, device=direction.device)
-        with torch.enable_grad():
-            back = torch.func.vjp(self.projection, zeros)[1]
-            (pulled,) = back(direction.to(dtype))
+        # Not by torch.func, which bitsandbytes' layers have no rules for.
+        with torch.inference_mode(False), torch.enable_grad():
+            zeros = torch.zeros(batch, rows, width, dtype=dtype, device=direction.device)
+            written = self.projection(zeros.requires_grad_())
+            towards = direction.detach().clone().to(written.dtype)
+            (pulled,) = torch.autograd.grad(written, zeros, towards)
         return pulled.detach().view(batch, rows, self.num_heads, self.dim).transpose(1, 2).float()
 
 

@@ -16,6 +16,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from sce.data.batch import Suffixes
 from sce.errors import InputError
+from sce.model.backends import fused_kernels
 from sce.model.masks import CausalRows
 from sce.model.rope import turns_with_length
 
@@ -147,13 +148,15 @@ def attend_suffixes(
         if explicit:
             outputs.append(explicit(rows, keys, visible))
             continue
-        output = nn.functional.scaled_dot_product_attention(
-            q[:, :, rows].reshape(batch, k.shape[1], -1, dim),
-            k[:, :, keys],
-            v[:, :, keys],
-            attn_mask=biases[number],
-            dropout_p=dropout,
-            scale=scale,
-        )
-        outputs.append(output.view(batch, heads, -1, v.shape[-1]).transpose(1, 2))
+        with fused_kernels(q, masked=True):
+            output = nn.functional.scaled_dot_product_attention(
+                q[:, :, rows].reshape(batch, k.shape[1], -1, dim),
+                k[:, :, keys],
+                v[:, :, keys],
+                attn_mask=biases[number],
+                dropout_p=dropout,
+                scale=scale,
+            )
+        # Not by a view: kernels on a GPU put rows before heads.
+        outputs.append(output.reshape(batch, heads, -1, v.shape[-1]).transpose(1, 2))
     return torch.cat(outputs, dim=1)

@@ -91,6 +91,7 @@ def _options() -> argparse.Namespace:
 def _parts(options: argparse.Namespace) -> list[Part]:
     """Checks, then figures."""
     dtype = torch.bfloat16
+    torch.set_float32_matmul_precision("highest")  # some images come with TensorFloat-32 on
     parts: list[Part] = [
         ("check: backends, bfloat16", 60, lambda b: checks.backends(b.device, dtype)),
         ("check: backends, float32", 30, lambda b: checks.backends(b.device, torch.float32)),

@@ -29,6 +29,8 @@ with bare.stand_ins():
 
 VOCABULARY = 40_960
 """Holds the ids that `workload` draws."""
+HOST = torch.device("cpu")
+"""Where tiny models are made: a GPU draws other weights, of which nothing is known."""
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 """Largest difference of a continuous score over its largest value."""
 SAME = {torch.float32: 0.98, torch.bfloat16: 0.9}
@@ -73,7 +75,7 @@ def backends(device: torch.device, dtype: torch.dtype) -> list[str]:
     Raises:
         RuntimeError: they are not.
     """
-    model = random_model(llama(initializer_range=0.1), device, dtype)
+    model = random_model(llama(initializer_range=0.1), HOST, dtype).to(device)
     eager = _scores(model, "eager", device)
     if not eager["copy", "teacher_forced"].any():
         raise RuntimeError("no head copies anything, so that nothing would be compared")
@@ -194,7 +196,7 @@ def learning(device: torch.device, steps: int = 30) -> str:
         vocab_size=FILLER,
         initializer_range=0.1,
     )
-    model = random_model(config, device, torch.float32).requires_grad_(True).train()
+    model = random_model(config, HOST, torch.float32).to(device).requires_grad_(True).train()
     optimizer = trained(model)
     for step in range(steps):
         examples = [lookup(step * 64 + n) for n in range(64)]
@@ -271,7 +273,7 @@ def strategies(device: torch.device, tolerance: float = 1e-4) -> str:
 def _fit(device: torch.device, strategy: Any) -> list[float]:
     """Losses of 4 steps of LoRA on a tiny model by Lightning, under a strategy."""
     spec = {"tokens": 72, "batch": 2, "steps": 4}
-    model = random_model(llama(), torch.device("cpu"), torch.float32)
+    model = random_model(llama(), HOST, torch.float32)
     torch.manual_seed(0)
     adapted = add_lora(model, LoraOptions())
     with bare.stand_ins():

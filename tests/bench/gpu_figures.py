@@ -169,21 +169,31 @@ def _said(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _each(lengths: tuple[int, ...], measure: Callable[[int], dict[str, Any]]) -> list[dict]:
+def _each(bench: Bench, measure: Callable[[int], dict[str, Any]]) -> list[dict]:
     """A row a length; one that does not fit has an error in its place."""
     rows = []
-    for tokens in lengths:
+    for tokens in bench.sizes.speed:
         try:
             rows.append(measure(tokens))
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
             rows.append(_said({"tokens": tokens, "error": str(error)[:200]}))
+            if bench.model is not None:
+                bench.model.zero_grad(set_to_none=True)
     return rows
+
+
+def ran_out(error: RuntimeError) -> bool:
+    """Whether memory did: torch's own error, or what cuBLAS and cuDNN say when they get none."""
+    said = ("out of memory", "ALLOC_FAILED", "mha_graph")
+    return isinstance(error, torch.OutOfMemoryError) or any(part in str(error) for part in said)
 
 
 def training(bench: Bench, recompute: str) -> list[dict[str, Any]]:
     """Speed and memory of a training step at every length."""
     repeats = bench.sizes.repeats
-    return _each(bench.sizes.speed, lambda tokens: train(bench, tokens, recompute, repeats))
+    return _each(bench, lambda tokens: train(bench, tokens, recompute, repeats))
 
 
 def scoring(bench: Bench) -> list[dict[str, Any]]:
@@ -214,7 +224,7 @@ def scoring(bench: Bench) -> list[dict[str, Any]]:
         row |= {"extrapolated_s_of_100": 100 * spent, "peak_gib": bench.peak_gib()}
         return _said(row | _share(bench, tokens, spent))
 
-    return _each(bench.sizes.speed, measure)
+    return _each(bench, measure)
 
 
 def _share(bench: Bench, tokens: int, s_an_example: float) -> dict[str, float]:

@@ -12,7 +12,7 @@ from torch import nn
 
 with bare.stand_ins():
     import gpu_checks as checks
-    from gpu_figures import Bench, train
+    from gpu_figures import Bench, ran_out, train
 
     from sce.model.build import add_lora
     from sce.options import LoraOptions
@@ -69,7 +69,9 @@ def _doubled(bench: Bench, last: dict[str, Any] | None) -> dict[str, Any]:
             break
         try:
             last = train(bench, tokens, "full", 1)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
             why = "memory"
             break
         tokens *= 2

@@ -275,7 +275,9 @@ def test_auto_says_what_it_took_and_why(monkeypatch):
     def auto(**changes):
         return attention.choose("auto", **{"on_gpu": True, "dtype": "bfloat16", **changes})
 
-    def machine(capability: int, *modules: str) -> None:
+    def machine(capability: int, *modules: str, packages=()) -> None:
+        names = {"flash_attn": list(packages)} if packages else {}
+        monkeypatch.setattr(choices, "packages_distributions", lambda: names)
         monkeypatch.setattr(choices, "find_spec", lambda name: name in modules or None)
         monkeypatch.setattr(choices, "import_module", lambda name: None)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (capability, 0))
@@ -291,6 +293,10 @@ def test_auto_says_what_it_took_and_why(monkeypatch):
     machine(9, "flash_attn", "flash_attn_interface")
     assert auto().backend == "flash_attention_3"
     assert "version 4 needs the package flash-attn-4" in auto().reason
+    machine(8, "flash_attn", "flash_attn.cute", packages=["flash-attn-4"])  # which version 2 is not
+    assert "version 2 needs the package flash-attn" in auto().reason
+    machine(9, "flash_attn", "flash_attn.cute", packages=["flash_attn"])  # the part, not version 4
+    assert auto().backend == "flash_attention_2"
     machine(8, "flash_attn", "flash_attn_interface", "flash_attn.cute")
     assert auto().backend == "flash_attention_2"
     assert "version 3 needs a GPU of compute capability 9.x, and this one is 8.x" in auto().reason

@@ -159,6 +159,17 @@ def test_so_it_is_when_rows_take_several_chunks(tuned, monkeypatch):
     assert_equal(copy.deepcopy(tuned), contexts(*TWO))
 
 
+def test_so_it_is_with_kernels_that_put_rows_before_heads(tuned, monkeypatch):
+    """In memory, as the memory-efficient kernel on a GPU does."""
+    kernel = torch.nn.functional.scaled_dot_product_attention
+
+    def rows_first(*args, **kwargs):
+        return kernel(*args, **kwargs).transpose(1, 2).contiguous().transpose(1, 2)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", rows_first)
+    assert_equal(copy.deepcopy(tuned), contexts(*TWO))
+
+
 def test_flash_is_handed_the_context_alone(monkeypatch):
     """Without a GPU: the kernel's place is taken by SDPA."""
     seen = []

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -22,6 +23,7 @@ from sce.model import build, extras
 from sce.model.adapters import load_adapters
 from sce.model.attention import Choice
 from sce.model.full_tuning import TUNED_FILE, Float32Conv1D, Float32Linear
+from sce.model.projections import head_outputs
 from sce.model.source import find
 from sce.options import LoraOptions, ModelOptions
 from sce.records import HeadScores
@@ -33,7 +35,7 @@ NONE, ALL = LoraOptions(name="none"), LoraOptions(name="all_linear", r=2)
 def of(name: str, dtype=torch.float32):
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_config(
-        CONFIGS[name], attn_implementation="sce_fused", dtype=dtype
+        deepcopy(CONFIGS[name]), attn_implementation="sce_fused", dtype=dtype
     )
     return model.requires_grad_(False)
 
@@ -250,7 +252,8 @@ def test_4_bit_weights_train_as_whole_weights_of_the_same_values_do(tiny_folder,
             number += 1
     assert number == 7 * packed.config.num_hidden_layers
     ids = torch.arange(40)[None] % packed.config.vocab_size
-    losses, gradients = [], []
+    losses, gradients, pulled = [], [], []
+    direction = torch.randn(1, 3, packed.config.hidden_size)
     for base in (packed, whole):
         torch.manual_seed(1)
         model = build.tune(base, LoraOptions(r=2))
@@ -258,7 +261,11 @@ def test_4_bit_weights_train_as_whole_weights_of_the_same_values_do(tiny_folder,
         loss.backward()
         losses.append(loss.detach())
         gradients.append([p.grad for p in model.parameters() if p.requires_grad])
+        heads = head_outputs(model, packed.config.num_attention_heads)
+        with torch.inference_mode():
+            pulled.append(heads[1].pulled_back(direction))  # of which ov_write is made
     assert torch.equal(*losses)
+    torch.testing.assert_close(*pulled, atol=0.02, rtol=0.02)
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
     assert any(gradient.abs().max() > 0 for gradient in gradients[0])
 
