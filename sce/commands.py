@@ -71,7 +71,7 @@ class RunConfig:
     max_new_tokens: int | None = None
     """Greedy tokens an answer at most; None: as many as the task's answers take."""
     attention: str = "auto"
-    """auto, sdpa, flash_attention_2, flash_attention_3 or eager."""
+    """auto, sdpa, flash_attention_2, flash_attention_3, flash_attention_4 or eager."""
     seed: int = 0
     debug: bool = False
     """Show tracebacks of user errors too."""

@@ -73,7 +73,13 @@ def test_no_file_of_ours_has_an_equals_sign_in_its_name_or_a_machine_s_path_in_i
             assert not path.search(text), name
 
 
-def test_commands_in_the_readme_name_options_that_exist():
+PAGES = sorted(
+    str(file.relative_to(ROOT)) for file in [ROOT / "README.md", *ROOT.glob("docs/*.md")]
+)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_in_the_docs_name_options_that_exist(page):
     from runs import configured
     from sce.analysis.__main__ import parser
     from sce.commands import DatasetConfig, HeadsetConfig, ScoreConfig, TrainConfig
@@ -91,14 +97,19 @@ def test_commands_in_the_readme_name_options_that_exist():
         "dataset": DatasetConfig,
         "study": StudyConfig,
     }
-    text = README.replace("\\\n", " ").replace("$seed", "0").replace("$cell", "real")
-    commands = re.findall(r"^ *python -m sce\.(\w+)(.*)$", text, re.MULTILINE)
-    assert len(commands) >= 8
+    text = (ROOT / page).read_text("utf-8").replace("\\\n", " ")
+    text = text.replace("$seed", "0").replace("$cell", "real").replace("$data", "")
+    for variable in ("$1", "$2"):  # of a shell function: a concept and a context
+        text = text.replace(variable, "real")
+    commands = re.findall(r"^ *python -m sce\.(\w+)(.*)$", text.replace("$3", "0"), re.MULTILINE)
+    assert len(commands) >= (8 if page == "README.md" else 0)
     for command, rest in commands:
         words = shlex.split(rest.split("#")[0])
+        if any(word.startswith("hydra.searchpath=") for word in words):  # to a folder of the user's
+            continue
         if command == "analysis":
             parser().parse_args(words)
             continue
-        overrides = [word for word in words if "=" in word]
+        overrides = [word for word in words if "=" in word or word.startswith("~")]
         conf = CONF / "studies" if command == "study" else CONF
         configured(command, schemas[command], overrides, conf)
