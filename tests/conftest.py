@@ -5,6 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# Before torch looks: runs are compared with each other, bit for bit, so all compute on the CPU.
+if os.environ.get("SCE_TEST_GPU") != "1":
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 import torch
 
 # One thread: forking after a backward with OpenMP threads hangs, and tiny models are faster so.
