@@ -46,13 +46,12 @@ def score(config: ScoreConfig) -> list[Path]:
     every = config.out.endswith("/") or Path(config.out).is_dir()
     _require_places(config, every)
     with importing():
-        import torch
-
         from sce.assemble import assemble, facts, scored_model, settings
+        from sce.model.backends import best_device
         from sce.score_output import Looks, none_kept, write_audit, write_scores
 
     adapter = Path(config.adapter).expanduser() if config.adapter else None
-    on_gpu = torch.cuda.is_available()
+    on_gpu = best_device().type == "cuda"
     parts = assemble(config, [config.split], on_gpu=on_gpu, adapter=adapter)
     for line in parts.attention.lines:
         _log.info(line)

@@ -7,6 +7,7 @@ A program of its own, since a device once there does not go away:
 
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import torch
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
-from other_device import DEVICE, other_device
+from other_device import DEVICE, computed, other_device
 from runs import configured, run_score, run_train
 from sce import assemble
 from sce.intervene import intervene
@@ -45,8 +46,8 @@ class _Trainer(L.Trainer):
         super().__init__(**options | {"accelerator": "auto", "strategy": strategy})
 
 
-def commands(model: str) -> None:
-    """All of them, one after the other, in the working directory."""
+def commands(model: str) -> Iterator[str]:
+    """All of them, one after the other, in the working directory; gives the name of each done."""
 
     def meddle(method: str, *overrides: str) -> None:
         given = (*ASK, f"method={method}", f"model.name_or_path={model}", f"out={method}")
@@ -54,21 +55,21 @@ def commands(model: str) -> None:
 
     folder = Path(model)
     run_train(folder, *TRAIN, "run_dir=run", "trainer.max_steps=3", "save_every=3")
+    yield "train"
     run_train(folder, *TRAIN, "run_dir=run", "trainer.max_steps=4", "resume=true")
+    yield "resume"
     several = ("data.questions_per_context=2", "model.activation_checkpointing=selective")
     several = (*several, "model.offload_activations=true", "trainer.max_steps=2")
     run_train(folder, *TRAIN, *several, "run_dir=several")
+    yield "shared contexts"
     run_train(folder, *TRAIN, "lora=none", "run_dir=full", "trainer.max_steps=2")
+    yield "full tuning"
     Path("scores").mkdir()
     run_score(folder, "adapter=run/adapter", "out=scores/", "audit=audit.jsonl")
-    knockout = (
-        "heads.list=[0-1,2-3]",
-        "num_controls=1",
-        "closed_book=null",
-        "ablation=mean",
-        "positions=all",
-    )
+    yield "score"
+    knockout = ("heads.list=[0-1,2-3]", "closed_book=null", "ablation=mean", "positions=all")
     meddle("knockout", "adapter=run/adapter", *knockout, "num_controls=1")
+    yield "knockout"
     weights = find(ModelOptions(name_or_path=model)).sha256
     for name, heads in (("source", [1, 6, 11]), ("target", [1, 5])):
         given = np.zeros((3, 4))
@@ -76,15 +77,11 @@ def commands(model: str) -> None:
         found = HeadScores("copy", "teacher_forced", "exact", given, 4)
         replace(found, provenance={"weights_sha256": weights}).save(Path(f"{name}.json"))
     scores = ("source_scores=source.json", "target_scores=target.json")
-    meddle(
-        "patch",
-        "source=run/adapter",
-        "target=several/adapter",
-        "direction=both",
-        "num_controls=1",
-        *scores,
-    )
+    adapters = ("source=run/adapter", "target=several/adapter", "direction=both")
+    meddle("patch", *adapters, *scores, "num_controls=1")
+    yield "patch"
     meddle("baselines", "adapter=run/adapter")
+    yield "baselines"
 
 
 def check_that_devices_do_not_mix() -> None:
@@ -104,17 +101,20 @@ def main(model: str) -> None:
     folder = Path.cwd()
     for place in ("cpu", "elsewhere"):
         (folder / place).mkdir()
-        os.chdir(folder / place)
-        if place == "cpu":
-            commands(model)
-            continue
-        L.Trainer = _Trainer
-        patch = pytest.MonkeyPatch()
-        for module in (assemble, command, baselines):
-            patch.setattr(module, "best_device", lambda: DEVICE)
-        with other_device():
-            check_that_devices_do_not_mix()
-            commands(model)
+    os.chdir(folder / "cpu")
+    for _ in commands(model):
+        assert not computed
+    os.chdir(folder / "elsewhere")
+    L.Trainer = _Trainer
+    patch = pytest.MonkeyPatch()
+    for module in (assemble, command, baselines):
+        patch.setattr(module, "best_device", lambda: DEVICE)
+    with other_device():
+        check_that_devices_do_not_mix()
+        computed.clear()
+        for name in commands(model):
+            assert computed["mm"] + computed["bmm"] + computed["matmul"] + computed["linear"], name
+            computed.clear()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ copies, and indices into the device's own tensors; so is `numpy()`. Importing th
 the device for good.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,8 +19,9 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 
 NAME = "elsewhere"
 DEVICE = torch.device("privateuseone", 0)
-_MAY_MIX = {
-    torch.ops.aten.copy_.default,
+computed: Counter[str] = Counter()
+"""Operations on the device, by name."""
+_INDEXING = {
     torch.ops.aten.index.Tensor,
     torch.ops.aten.index_put_.default,
     torch.ops.aten.index_put.default,
@@ -96,10 +98,13 @@ def _run(func, args, kwargs):
     own = [tensor for tensor in tensors if isinstance(tensor, _Elsewhere)]
     devices = [leaf for leaf in leaves if isinstance(leaf, torch.device)]
     there = any(device.type == NAME for device in devices) if devices else bool(own)
-    may_mix = func is torch.ops.aten.copy_.default or isinstance(args[0], _Elsewhere)
+    may_mix = func is torch.ops.aten.copy_.default or (
+        func in _INDEXING and isinstance(args[0], _Elsewhere)
+    )
     apart = any(not isinstance(tensor, _Elsewhere) and tensor.dim() for tensor in tensors)
-    if own and apart and not devices and not (func in _MAY_MIX and may_mix):
+    if own and apart and not devices and not may_mix:
         raise RuntimeError(f"{func}: expected all tensors to be on the same device, {DEVICE}")
+    computed[func.overloadpacket.__name__] += there
     found = func(*tree_map(_inner, args), **tree_map(_inner, kwargs))
     if not there:
         return found
