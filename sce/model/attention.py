@@ -34,6 +34,7 @@ from transformers.modeling_flash_attention_utils import _flash_attention_forward
 from sce.data.batch import Suffixes
 from sce.errors import InputError
 from sce.model.backends import IMPLEMENTATIONS, Choice, choose, fused_kernels
+from sce.model.bfloat16 import is_emulated
 from sce.model.masks import CausalRows, tell_rows
 from sce.model.rows import How, attend, mix, row_logits, row_weights
 from sce.model.suffixes import SuffixRows, attend_suffixes, check_suffixes
@@ -77,13 +78,18 @@ def attention(  # noqa: PLR0913 - the signature is transformers'
         return _single(module, query, key, value, attention_mask, how), None
     if probe is not None:
         probe.recompute(module, query, key, value, attention_mask, how)
+    dtype, qkv = query.dtype, (query, key, value)
+    if is_emulated(query):
+        qkv = (query.float(), key.float(), value.float())
     if suffixes is None:
-        return _by_backend(backend, kernel, (query, key, value), attention_mask, how)
+        output, weights = _by_backend(backend, kernel, qkv, attention_mask, how)
+        return output.to(dtype), weights
     told, first = SuffixRows.of(attention_mask, suffixes), suffixes.num_context
+    query, key, value = qkv
     context = (query[:, :, :first], key[:, :, :first], value[:, :, :first])
     output, _ = _by_backend(backend, kernel, context, told.context, how)
     rest = _suffix_rows((query[:, :, first:], key, value), told, how, dropout)
-    return torch.cat([output, rest], dim=1), None
+    return torch.cat([output, rest], dim=1).to(dtype), None
 
 
 def _suffix_rows(

@@ -67,8 +67,8 @@ class Choice:
 
     backend: str
     reason: str
-    slow_dtype: bool = False
-    """Whether the device has to emulate the base model's dtype."""
+    emulated: bool = False
+    """Whether the device has no instructions for the base model's dtype."""
 
     @property
     def implementation(self) -> str:
@@ -79,9 +79,9 @@ class Choice:
     def lines(self) -> list[str]:
         """What is said of it before a run."""
         lines = [f"attention  {self.backend} ({self.reason})"]
-        if self.slow_dtype:
-            faster = "model.dtype=float32 is about twice as fast"
-            lines.append(f"dtype      this CPU has no instructions for bfloat16: {faster}")
+        if self.emulated:
+            instead = "products in float32, rounded"
+            lines.append(f"dtype      this CPU has no instructions for bfloat16: {instead}")
         return lines
 
 
@@ -96,7 +96,8 @@ def choose(wanted: str, *, on_gpu: bool, dtype: str) -> Choice:
     Raises:
         InputError: a backend that is unknown, or that this run cannot use.
     """
-    return replace(_backend(wanted, on_gpu, dtype), slow_dtype=_emulated(dtype, on_gpu))
+    emulated = dtype == "bfloat16" and not on_gpu and emulates_bfloat16()
+    return replace(_backend(wanted, on_gpu, dtype), emulated=emulated)
 
 
 def _backend(wanted: str, on_gpu: bool, dtype: str) -> Choice:
@@ -119,15 +120,14 @@ def _backend(wanted: str, on_gpu: bool, dtype: str) -> Choice:
     return Choice(wanted, "as asked for")
 
 
-def _emulated(dtype: str, on_gpu: bool) -> bool:
-    """Whether a CPU has no instructions for a dtype; False where that is not known.
+def emulates_bfloat16() -> bool:
+    """Whether this CPU has no instructions for bfloat16; False where that is not known.
 
     It is known of x86-64 alone, and by torch's recent versions.
     """
     known = getattr(torch.cpu, "get_capabilities", dict)()
     has = any(known.get(name) for name in ("avx512_bf16", "amx_bf16"))
-    on_x86 = known.get("architecture") == "x86_64"
-    return dtype == "bfloat16" and not on_gpu and on_x86 and not has
+    return known.get("architecture") == "x86_64" and not has
 
 
 def _lacking(backend: str, on_gpu: bool, dtype: str) -> str | None:

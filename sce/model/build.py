@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 from sce.errors import InputError
 from sce.model import extras, rope
 from sce.model.attention import Choice
+from sce.model.bfloat16 import emulate
 from sce.model.full_tuning import TUNED_FILE, load_tuned, save_tuned, tune_attention, tuned_weights
 from sce.model.layers import wrap_layers
 from sce.model.source import OUTSIDE, Source, explained, load_config
@@ -64,6 +65,8 @@ def load_model(source: Source, options: ModelOptions, attention: Choice) -> PreT
     if options.liger:
         extras.fuse(model)
     model.requires_grad_(False)
+    if attention.emulated:
+        emulate(model)
     wrap_layers(model, options)
     lm_head = model.get_output_embeddings()
     if lm_head is not None:

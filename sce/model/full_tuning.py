@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from sce.errors import InputError
+from sce.model.bfloat16 import EmulatedLinear
 from sce.model.targets import is_target, targets
 from sce.options import LoraOptions
 
@@ -41,7 +42,11 @@ class Float32Conv1D(Conv1D):
         return product.view(*x.shape[:-1], self.nf)
 
 
-_CLASSES: dict[type, type] = {nn.Linear: Float32Linear, Conv1D: Float32Conv1D}
+_CLASSES: dict[type, type] = {
+    nn.Linear: Float32Linear,
+    EmulatedLinear: Float32Linear,
+    Conv1D: Float32Conv1D,
+}
 
 
 def tune_attention(model: PreTrainedModel, options: LoraOptions) -> PreTrainedModel:

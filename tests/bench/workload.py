@@ -9,7 +9,7 @@ from torch import nn
 from sce.data.batch import Batch, collate
 from sce.data.encode import Asked, Encoded
 from sce.model import build
-from sce.model.attention import Choice
+from sce.model.attention import choose
 from sce.model.source import find
 from sce.options import LoraOptions, ModelOptions
 
@@ -61,7 +61,8 @@ def base_model(name: str, *, recompute: bool = False) -> Any:
     """A frozen model in bfloat16 under our SDPA, in eval mode."""
     options = ModelOptions(name_or_path=name, activation_checkpointing=recompute)
     source = find(options)
-    return build.load_model(source, options, Choice("sdpa", "bench")).eval()
+    attention = choose("sdpa", on_gpu=False, dtype=options.dtype)
+    return build.load_model(source, options, attention).eval()
 
 
 def adapted_model(name: str, *, recompute: bool = False) -> nn.Module:

@@ -1,0 +1,117 @@
+"""Products in bfloat16 on a CPU without instructions for them: as if it had them."""
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from sce.model import bfloat16, build
+from sce.model.bfloat16 import FEWEST_ROWS, EmulatedLinear, emulate
+from sce.model.full_tuning import Float32Linear
+from sce.options import LoraOptions
+from test_tuning import of
+
+
+def whole(*shape: int) -> torch.Tensor:
+    """Numbers whose products are summed without rounding, in whatever order."""
+    return torch.randint(-3, 4, shape).to(torch.bfloat16)
+
+
+def pair(*, bias: bool) -> tuple[nn.Linear, nn.Linear]:
+    """A linear layer in bfloat16 and the same, emulated."""
+    torch.manual_seed(0)
+    plain, emulated = (nn.Linear(24, 16, bias=bias, dtype=torch.bfloat16) for _ in range(2))
+    for parameter in plain.parameters():
+        parameter.data = whole(*parameter.shape)
+    emulated.load_state_dict(plain.state_dict())
+    emulate(emulated)
+    assert isinstance(emulated, EmulatedLinear)
+    return plain, emulated
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("shape", [(FEWEST_ROWS, 24), (2, FEWEST_ROWS, 24), (1, 3, 24), (0, 24)])
+def test_products_and_gradients_are_a_linear_layers(bias, frozen, shape):
+    found = []
+    for layer in pair(bias=bias):
+        layer.requires_grad_(not frozen)
+        torch.manual_seed(1)
+        rows = whole(*shape).requires_grad_()
+        product = layer(rows)
+        product.backward(whole(*product.shape))
+        assert product.dtype == torch.bfloat16
+        found.append([product, rows.grad, *(p.grad for p in layer.parameters())])
+    assert_close(*found, rtol=0, atol=0)
+
+
+def test_the_sum_is_rounded_once():
+    """256 + 1 + 1 is 258; rounded on the way it is 256, the first number after it being 258."""
+    layer = nn.Linear(3, 1, bias=False, dtype=torch.bfloat16)
+    layer.weight.data = torch.ones(1, 3, dtype=torch.bfloat16)
+    emulate(layer)
+    rows = torch.tensor([[256.0, 1.0, 1.0]], dtype=torch.bfloat16).expand(FEWEST_ROWS, 3)
+    assert set(layer(rows).flatten().tolist()) == {258.0}
+
+
+def test_few_rows_are_left_to_torch(monkeypatch):
+    seen = []
+    product = bfloat16.Float32Product.apply
+    monkeypatch.setattr(
+        bfloat16.Float32Product, "apply", lambda x, *a: seen.append(x) or product(x, *a)
+    )
+    _, layer = pair(bias=False)
+    for rows in (1, FEWEST_ROWS - 1, FEWEST_ROWS):
+        layer(whole(1, rows, 24))
+    assert [len(x[0]) for x in seen] == [FEWEST_ROWS]
+
+
+def learnt(name: str, monkeypatch, *, emulated: bool) -> tuple[torch.Tensor, dict, set]:
+    """A loss, its gradients, and the types that SDPA was given, with and without gradients."""
+    given = set()
+    sdpa = nn.functional.scaled_dot_product_attention
+    spy = lambda query, *rest, **o: given.add(query.dtype) or sdpa(query, *rest, **o)  # noqa: E731
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", spy)
+    monkeypatch.setattr(bfloat16, "emulates_bfloat16", lambda: emulated)
+    model = of(name, torch.bfloat16)
+    names = list(model.state_dict())
+    if emulated:
+        emulate(model)
+    assert list(model.state_dict()) == names
+    torch.manual_seed(3)
+    tuned = build.tune(model, LoraOptions(name="attention", r=2, dropout=0.0))
+    torch.manual_seed(4)
+    ids = torch.randint(5, 90, (2, FEWEST_ROWS))
+    output = tuned(input_ids=ids, labels=ids, use_cache=False)
+    output.loss.backward()
+    grads = {n: p.grad for n, p in tuned.named_parameters() if p.grad is not None}
+    with torch.no_grad():
+        assert torch.equal(tuned(input_ids=ids, use_cache=False).logits, output.logits)
+    monkeypatch.undo()
+    return output.loss, grads, given
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "phi"])
+def test_a_model_computes_and_learns_the_same(name, monkeypatch):
+    loss, grads, given = learnt(name, monkeypatch, emulated=False)
+    emulated_loss, emulated_grads, given_emulated = learnt(name, monkeypatch, emulated=True)
+    assert (given, given_emulated) == ({torch.bfloat16}, {torch.float32})
+    assert_close(emulated_loss, loss, rtol=1e-2, atol=0)
+    assert grads.keys() == emulated_grads.keys()
+    for key, grad in grads.items():
+        atol = 0.05 * float(grad.abs().max()) + 1e-6
+        assert_close(emulated_grads[key], grad, rtol=0.05, atol=atol)
+
+
+def test_weights_tuned_themselves_are_kept_in_float32_there_too():
+    model = of("llama", torch.bfloat16)
+    emulate(model)
+    tuned = build.tune(model, LoraOptions(name="none"))
+    layers = {type(m) for n, m in tuned.named_modules() if n.endswith("q_proj")}
+    assert layers == {Float32Linear}
+
+
+def test_other_types_and_layers_are_left_alone():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Embedding(2, 2, dtype=torch.bfloat16))
+    emulate(model)
+    assert [type(m) for m in model] == [nn.Linear, nn.Embedding]
