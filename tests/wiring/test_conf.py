@@ -1,9 +1,11 @@
 """Every YAML file: it opens with its command, composes, and mirrors the code's defaults."""
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra.utils import instantiate
 
 from runs import configured
@@ -29,6 +31,20 @@ def test_every_option_composes_and_is_typed(file: Path):
     config = configured("train", TrainConfig, [f"{file.parent.name}={file.stem}"])
     for callback in config.callbacks.values():
         instantiate(callback)
+
+
+@pytest.mark.parametrize("file", sorted(CONF.glob("*.yaml")), ids=lambda f: f.stem)
+def test_help_names_the_groups_a_command_takes_and_all_their_options(file: Path):
+    defaults = yaml.safe_load(file.read_text())["defaults"]
+    groups = [name for each in defaults if isinstance(each, dict) for name in each]
+    help_file = CONF / "hydra" / "help" / file.name
+    template = yaml.safe_load(help_file.read_text())["template"]
+    told = dict(re.findall(r"^([a-z]+): (.*)$", template, re.MULTILINE))
+    taken = [group for group in groups if not group.startswith("override ")]
+    assert list(told) == taken
+    assert ("[group=option ...]" in template) == bool(taken)
+    for group, options in told.items():
+        assert options.split(", ") == sorted(f.stem for f in (CONF / group).glob("*.yaml"))
 
 
 @pytest.mark.parametrize("file", sorted((STUDIES / "study").glob("*.yaml")), ids=lambda f: f.stem)
