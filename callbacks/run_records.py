@@ -16,7 +16,6 @@ _WITH_INTERVAL = (
     *("num_heads", "num_reference_heads", "greedy_recall", "greedy_cosine"),
 )
 _HEADS = tuple(f"{name}{end}" for name in _WITH_INTERVAL for end in ("", "_low", "_high"))
-_ACCURACY = tuple(f"{name}{end}" for name in ("f1", "exact_match") for end in ("", "_low", "_high"))
 _NLL_BOUNDS = ("answer_nll_low", "answer_nll_high")
 _FACTS = (
     *("run", "study", "seed", "task", "concept", "context", "mix", "limited"),
@@ -44,12 +43,13 @@ class RunRecords(Callback):
         known = {name: float(value) for name, value in trainer.callback_metrics.items()}
         heads = {name: _number(known.get(f"heads/{name}")) for name in _HEADS}
         heads |= {name: _whole(heads[name]) for name in ("num_heads", "num_reference_heads")}
+        accuracy = [f"{name}{end}" for name in pl_module.metrics for end in ("", "_low", "_high")]
         row: dict[str, Any] = {
             **{name: getattr(facts, name) for name in _FACTS},
             "step": validation.step,
             "target_tokens": pl_module.target_tokens,
             **heads,
-            **{name: _number(known.get(f"val/{name}")) for name in _ACCURACY},
+            **{name: _number(known.get(f"val/{name}")) for name in accuracy},
             "answer_nll": validation.answer_nll,
             **{name: _number(known.get(f"val/{name}")) for name in _NLL_BOUNDS},
             "num_examples": len(validation.predictions),

@@ -53,6 +53,9 @@ def test_citations_have_precision_and_recall(tiny_folder, tmp_path):
     header = file.read_text().splitlines()[0]
     assert "val/citation_precision" in header
     assert "val/citation_recall" in header
+    for row in read_jsonl(run_dir / "records.jsonl"):
+        for name in ("f1", "citation_precision", "citation_recall"):
+            assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"]
 
 
 def test_a_mixture_is_named_in_the_records(tiny_folder, tmp_path):
