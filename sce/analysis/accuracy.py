@@ -175,9 +175,12 @@ def predictors(tasks: Sequence[Task]) -> list[Predictor]:
 
 
 def points_of(task: Task, points: str) -> list[Run]:
-    """Runs of a task that are points: "all", or "synthetic" ones alone."""
+    """Runs of a task that are points: "all", or "synthetic" ones: not real data, however little."""
     kinds = SYNTHETIC if points == "synthetic" else (*SYNTHETIC, "real", "untuned")
-    return [run for run in task.runs if run.is_point and run.kind in kinds]
+    found = [run for run in task.runs if run.is_point and run.kind in kinds]
+    if points == "synthetic":
+        found = [run for run in found if not run.concept == run.context == "real"]
+    return found
 
 
 def _errors(task: Task) -> dict[str, Prediction | None]:

@@ -82,6 +82,8 @@ def _of_question(question: Question) -> str:
     text = f"{where}: {question.asked} "
     if gap.low is None or gap.high is None:
         text += "Too few settings to tell"
+    elif gap.low == gap.high == 0:
+        text += "Cannot be told, as both rank the settings alike"
     else:
         text += "Yes" if gap.low > 0 else "No, less" if gap.high < 0 else "Not shown"
     text += f": rho differs by {estimate(gap)}, n = {gap.n}"

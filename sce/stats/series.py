@@ -115,6 +115,12 @@ def without_means(
     return (parts - means[label_codes]).round(12) * scale
 
 
+def rounded(values: Float[np.ndarray, " _points"]) -> Float[np.ndarray, " _points"]:
+    """To 12 digits of the largest value, so that what differs by rounding alone has one rank."""
+    scale = np.abs(values).max(initial=0.0)
+    return values if scale == 0 else (values / scale).round(12) * scale
+
+
 def _scaled(values: np.ndarray) -> np.ndarray:
     """Flat float64 values over the largest magnitude, which is not 0: no square overflows."""
     flat = values.ravel().astype(np.float64)

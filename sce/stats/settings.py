@@ -17,7 +17,16 @@ from scipy.stats import rankdata
 
 from sce.stats.correlation import MIN_UNITS_FOR_INTERVAL, Correlation, Draws, correlate_units
 from sce.stats.resampling import Estimate, interval_of
-from sce.stats.series import Labels, Series, codes, labels_of, spearman, together, without_means
+from sce.stats.series import (
+    Labels,
+    Series,
+    codes,
+    labels_of,
+    rounded,
+    spearman,
+    together,
+    without_means,
+)
 
 NUM_RESAMPLES = 2000
 EDGE = 0.999  # draws beyond it count as it: a resample in perfect order is not infinitely far off
@@ -39,13 +48,13 @@ class Points:
         return len(self.stratum)
 
     def means(self) -> Float[np.ndarray, "2 _settings"]:
-        """Of each setting over its runs; centred where that is asked for."""
+        """Of each setting over its runs; centred where that is asked for. Equal means are ties."""
         counts = np.bincount(self.setting)
         sums = [np.bincount(self.setting, weights=row) for row in self.values]
         means = np.stack(sums) / counts
-        if self.centred:
-            means = np.stack([without_means(row, self.stratum) for row in means])
-        return means
+        return np.stack(
+            [without_means(row, self.stratum) if self.centred else rounded(row) for row in means]
+        )
 
 
 def correlate_settings(  # noqa: PLR0913 - two series, their labels, and how often to draw

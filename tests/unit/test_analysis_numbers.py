@@ -85,6 +85,22 @@ def test_rho_is_that_of_the_settings_means_with_and_without_real_and_untuned(run
     assert (rhos["all"].found.n, rhos["all"].num_runs) == (14, 27)
 
 
+def test_fewer_examples_of_real_data_are_a_point_and_no_synthetic_one(tmp_path):
+    study = write_study(tmp_path, [WORLD], Planted())
+    content = json.loads((study / "study.json").read_text())
+    own = {"kind": "limited", "setting": "real-96"}
+    for job in content["jobs"]:
+        if job["kind"] == "real" and job["seed"] == Planted().real_seeds[-1]:
+            job.update(own)
+    (study / "study.json").write_text(json.dumps(content))
+    (study / "reference" / "mdqa.json").unlink()
+    (group,) = analyse([study]).groups
+    assert "real-96" in {run.setting for run in group.tasks[0].runs if run.is_point}
+    rhos = {rho.points: rho.found.n for rho in group.correlations if rho.measure == "recall"}
+    assert rhos["synthetic"] == 12
+    assert rhos["all"] >= 13
+
+
 def test_a_planted_correlation_ceiling_and_null_come_out(found):
     (group,) = found.groups
     (task,) = group.tasks

@@ -59,6 +59,24 @@ def test_seeds_that_scatter_widen_the_interval():
     assert wide.spearman_high - wide.spearman_low > 2 * (still.spearman_high - still.spearman_low)
 
 
+def test_what_ranks_alike_says_the_same_however_its_means_are_rounded():
+    """Ninths do not add up to equal numbers: 2/9 + 5/9 is not 3/9 + 4/9 to the last bit."""
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        counts = rng.integers(0, 10, size=(12, 2))
+        settings = np.repeat(np.arange(12), 2).tolist()
+        y = rng.random(24).tolist()
+        recall, learned = ((7 + counts) / 16).ravel().tolist(), (counts / 9).ravel().tolist()
+        rhos = [
+            correlate_settings(x, y, settings, seed=0, num_resamples=50, num_permutations=50)
+            for x in (recall, learned)
+        ]
+        assert rhos[0].spearman == rhos[1].spearman
+        assert rhos[0].p_value == rhos[1].p_value
+        gap = rho_difference(recall, learned, y, settings, seed=0, num_resamples=50)
+        assert (gap.value, gap.low, gap.high) == (0, 0, 0)
+
+
 def test_what_tasks_explain_is_taken_out():
     """Within each of two tasks there is nothing; their levels alone make a pooled correlation."""
     rng = np.random.default_rng(0)
