@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sce.analysis.findings import Predictor, Question, Rho, Task
+from sce.analysis.findings import Choice, Predictor, Question, Rho, Task
 from sce.analysis.parts import LABELS
 from sce.stats import Estimate
 
@@ -10,6 +10,8 @@ MAIN = ("recall", "recall_learned")
 """Measures whose rho is told in words; the tables have all."""
 TOLD = ("recall_learned", "recall learned and cosine learned", "validation loss")
 """Predictors that are told in words."""
+CHOOSING = ("recall", "answer_nll")
+"""Measures whose choices are told in words."""
 OTHER = "synthetic, limited and mixed settings"
 POOLED = "all tasks pooled, each task's mean taken out"
 
@@ -19,6 +21,7 @@ def answers(
     correlations: Sequence[Rho],
     questions: Sequence[Question],
     predictors: Sequence[Predictor],
+    choices: Sequence[Choice] = (),
 ) -> list[str]:
     """Rho of recall and F1 first, by task; then what else was asked, then ceiling and chance."""
     pooled = [None] if any(rho.task is None for rho in correlations) else []
@@ -31,6 +34,7 @@ def answers(
                 found.append(sentence)
         found += [_of_question(q) for q in questions if (q.task, q.points) == (name, "synthetic")]
     found += [_of_predictor(p) for p in predictors if p.name in TOLD]
+    found += [_of_choice(c) for c in choices if c.measure in CHOOSING]
     return [*found, *(line for task in tasks for line in _of_ceiling(task))]
 
 
@@ -106,6 +110,16 @@ def _of_predictor(found: Predictor) -> str:
         f"{found.task}: {name} {verb} F1 of a setting left out {said} the mean of the others: "
         f"error {found.mae:.3f} against {found.mean_only_mae:.3f}, ratio {estimate(ratio)}, "
         f"n = {ratio.n} settings."
+    )
+
+
+def _of_choice(found: Choice) -> str:
+    num = found.right + found.wrong + found.tied
+    pairs = f"{num} pairs of {found.num_settings} settings whose F1 differ"
+    name = "validation loss" if found.measure == "answer_nll" else LABELS[found.measure]
+    return (
+        f"{found.task}: of {pairs}, {name} picks the better one in {found.right}, the worse one in "
+        f"{found.wrong} and neither in {found.tied}."
     )
 
 

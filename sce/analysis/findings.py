@@ -178,6 +178,20 @@ class Predictor:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """How often a measure picks the better of two settings, whose F1 differ for certain."""
+
+    task: str
+    measure: str
+    right: int
+    wrong: int
+    tied: int
+    """Pairs that it ranks alike."""
+    num_settings: int
+    """That were paired: synthetic, limited and mixture settings with predictions."""
+
+
+@dataclass(frozen=True)
 class Group:
     """Runs that may be compared: the same weights, scorer, mode and match."""
 
@@ -192,6 +206,7 @@ class Group:
     over_tau: Sequence[RhoOverTau]
     questions: Sequence[Question]
     predictors: Sequence[Predictor]
+    choices: Sequence[Choice]
     answers: Sequence[str]
     """The findings in plain sentences, with their numbers; first the one that matters most."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import sce
 from sce.analysis import accuracy
 from sce.analysis.answers import answers
+from sce.analysis.choices import choices
 from sce.analysis.findings import Findings, Group, Task
 from sce.analysis.groups import Key, Member, grouped, members
 from sce.analysis.interventions import baselines, intervention
@@ -121,6 +122,7 @@ def _group(
     ]
     rhos, asked = accuracy.correlations(found), accuracy.questions(found)
     predicted = accuracy.predictors(found)
+    chosen = choices(found, extras.skipped)
     first = next(iter(tasks.values()))[0]
     return Group(
         name=key.words,
@@ -134,7 +136,8 @@ def _group(
         over_tau=accuracy.over_tau(found),
         questions=asked,
         predictors=predicted,
-        answers=answers(found, rhos, asked, predicted),
+        choices=chosen,
+        answers=answers(found, rhos, asked, predicted, chosen),
     )
 
 

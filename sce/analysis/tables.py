@@ -87,6 +87,7 @@ def _of_group(group: Group) -> dict[str, Table]:
         "correlations_over_tau": over,
         "questions": questions,
         "predictors": predictors,
+        "choices": [asdict(each) for each in group.choices],
     }
 
 

@@ -63,10 +63,19 @@ def rhos(group: Group, task: str | None) -> list[Table]:
         if each.task == task
     ]
     columns = ("question", "points", "rho higher by", "error of prediction, ratio", "settings")
-    return [
+    chosen = [
+        [LABELS[each.measure], each.right, each.wrong, each.tied, each.num_settings]
+        for each in group.choices
+        if each.task == task
+    ]
+    picks = ("measure", "picks the better", "the worse", "neither", "settings")
+    found = [
         _table("Correlation with F1", (*names.split(","), "settings", "runs"), rows),
         _table("Which measure says more", columns, asked),
     ]
+    if chosen:
+        found.append(_table("Which of two settings is better, where F1 tells", picks, chosen))
+    return found
 
 
 def rho_over_tau(group: Group, task: Task) -> list[Table]:
