@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from sce.analysis.accuracy import points_of
 from sce.analysis.study import analyse
-from sce.records import read_jsonl
+from sce.records import HeadScores, read_jsonl
+from sce.stats import cosine, paired_bootstrap
 
 DOCS = Path(__file__).parents[2] / "docs"
 README = DOCS.parent / "README.md"
@@ -69,16 +71,23 @@ def test_a_study_that_is_kept_can_be_analysed_and_holds_no_text_and_no_path(stud
         assert '"question"' not in text and '"text"' not in text, file
 
 
-def test_what_is_told_of_half_a_grid_is_what_the_analysis_finds():
-    text = (DOCS / "findings.md").read_text("utf-8")
+MEASURES = {"validation loss": "answer_nll"}
+
+
+def grid():
+    """What the analysis finds in the grid, and what is told of it."""
+    (group,) = analysed(DOCS / "studies" / "nq-grid-1").groups
+    return group, (DOCS / "findings.md").read_text("utf-8")
+
+
+def test_rho_of_the_grid_is_what_the_analysis_finds():
+    group, text = grid()
     rows = re.findall(
         r"^\| ([a-z ]+) \| (-?\d\S+ \[.*\]) \| (\S+) \| (\d+) \|$", text, re.MULTILINE
     )
     assert len(rows) == 5
-    (group,) = analysed(DOCS / "studies" / "nq-grid-1").groups
-    names = {"validation loss": "answer_nll"}
     for measure, rho, p_value, n in rows:
-        name = names.get(measure, measure.replace(" ", "_"))
+        name = MEASURES.get(measure, measure.replace(" ", "_"))
         (each,) = [
             rho.found
             for rho in group.correlations
@@ -87,5 +96,53 @@ def test_what_is_told_of_half_a_grid_is_what_the_analysis_finds():
         sides = each.spearman, each.spearman_low, each.spearman_high
         assert rho == "{:.2f} [{:.2f}, {:.2f}]".format(*sides)
         assert (f"{each.p_value:.2g}", str(each.n)) == (p_value, n)
-    (recall,) = re.findall(r"rho of recall with F1 is (\S+ \[.*?\])", README.read_text("utf-8"))
-    assert recall == rows[0][1]
+    told = re.compile(r"rho of recall \(tau 0\.1\) with F1 is (\S+ \[.*?\]), p = (\S+?)[.,] ")
+    for page in (text, README.read_text("utf-8")):
+        assert told.findall(" ".join(page.split())) == [(rows[0][1], rows[0][2])]
+
+
+def test_choices_of_the_grid_are_what_the_analysis_counts():
+    group, text = grid()
+    rows = re.findall(r"^\| ([a-z ]+) \| (\d+) \| (\d+) \| (\d+) \|$", text, re.MULTILINE)
+    counted = {each.measure: (each.right, each.wrong, each.tied) for each in group.choices}
+    told = {MEASURES.get(m, m.replace(" ", "_")): tuple(map(int, row)) for m, *row in rows}
+    assert told == counted
+
+
+def test_what_is_told_of_recall_is_what_the_settings_have():
+    """Kinds that recall as much as real data, and between what F1 they end."""
+    group, text = grid()
+    (task,) = group.tasks
+    real = next(s for s in task.settings if s.setting == "real").measures["recall"].value
+    names = {run.setting for run in points_of(task, "synthetic")}
+    own = [each.measures for each in task.settings if each.setting in names]
+    f1 = sorted(each["f1"].value for each in own if each["recall"].value >= real - 1e-9)
+    told = re.compile(
+        r"(\d+) of the (\d+) kinds recall as much .*? \((\S+)\) or more, and end anywhere between "
+        r"(\S+) and (\S+) F1"
+    )
+    ends = [f"{value:.2f}" for value in (real, f1[0], f1[-1])]
+    assert told.findall(" ".join(text.split())) == [(str(len(f1)), str(len(own)), *ends)]
+
+
+def test_the_run_that_was_repeated_came_out_as_it_is_told():
+    runs = [DOCS / "studies" / "nq-grid-1" / f for f in ("runs", "repeat")]
+    pair = [folder / "mdqa-reference-seed100" for folder in runs]
+    records = [read_jsonl(folder / "records.jsonl")[-1] for folder in pair]
+    answers = [read_jsonl(folder / "predictions" / "step-000064.jsonl") for folder in pair]
+    maps = [HeadScores.load(folder / "heads" / "step-000064.json").scores for folder in pair]
+    f1 = [[row["f1"] for row in sorted(rows, key=lambda row: row["id"])] for rows in answers]
+    apart = paired_bootstrap(f1[1], f1[0], seed=0)
+    assert apart is not None
+    same = sum(a == b for a, b in zip(*f1, strict=True))
+    heads = [m > 0.1 for m in maps]
+    assert (heads[0] == heads[1]).all()
+    told = (
+        "F1 {:.3f} and {:.3f}, ".format(*(row["f1"] for row in records))
+        + "{:.3f} [{:.3f}, {:.3f}] apart, ".format(*apart)
+        + f"the same F1 on {same} of {len(f1[0])} questions; validation loss "
+        + "{:.2f} and {:.2f}; ".format(*(row["answer_nll"] for row in records))
+        + f"the same {heads[0].sum()} heads above tau, cosine of the head scores "
+        + f"{cosine(*maps):.4f}"
+    )
+    assert told in " ".join((DOCS / "findings.md").read_text("utf-8").split())
