@@ -40,15 +40,24 @@ class Float32Product(torch.autograd.Function):
         )
 
 
+def linear(
+    input: Float[Tensor, "... inputs"],
+    weight: Float[Tensor, "outputs inputs"],
+    bias: Float[Tensor, " outputs"] | None,
+) -> Float[Tensor, "... outputs"]:
+    """The product of a linear layer, in float32 where torch's own would be emulated."""
+    rows = input.numel() // max(input.shape[-1], 1)
+    if rows < FEWEST_ROWS or not is_emulated(input):
+        return nn.functional.linear(input, weight, bias)
+    return Float32Product.apply(input, weight, bias)  # type: ignore[return-value]
+
+
 class EmulatedLinear(nn.Linear):
     """A linear layer whose bfloat16 products are computed in float32."""
 
     def forward(self, input: Float[Tensor, "... inputs"]) -> Float[Tensor, "... outputs"]:
         """The product, in the input's type."""
-        rows = input.numel() // max(input.shape[-1], 1)
-        if input.dtype != torch.bfloat16 or rows < FEWEST_ROWS:
-            return nn.functional.linear(input, self.weight, self.bias)
-        return Float32Product.apply(input, self.weight, self.bias)  # type: ignore[return-value]
+        return linear(input, self.weight, self.bias)
 
 
 def emulate(model: nn.Module) -> None:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from sce.errors import InputError
-from sce.model.bfloat16 import EmulatedLinear
+from sce.model.bfloat16 import EmulatedLinear, linear
 from sce.model.targets import is_target, targets
 from sce.options import LoraOptions
 
@@ -30,7 +30,7 @@ class Float32Linear(nn.Linear):
     def forward(self, input: Float[Tensor, "... inputs"]) -> Float[Tensor, "... outputs"]:
         """The product, in the input's type."""
         bias = None if self.bias is None else self.bias.to(input.dtype)
-        return nn.functional.linear(input, self.weight.to(input.dtype), bias)
+        return linear(input, self.weight.to(input.dtype), bias)
 
 
 class Float32Conv1D(Conv1D):

@@ -3,8 +3,7 @@
     python tests/bench/bfloat16.py [--small] [--json OUT]
 
 Without instructions for bfloat16 torch's own are emulated, and `sce` takes float32's; with them it
-does not, and the ratios say what that spares. Both ways, and the model in float32, run in one
-process, round by round.
+does not, and the ratios say what that spares. What is compared runs in one process, round by round.
 """
 
 import argparse
@@ -37,21 +36,25 @@ def emulation(*, on: bool):
 def bench(options: argparse.Namespace) -> dict[str, Any]:
     """A training step and a greedy scoring pass, by our products and by the others."""
     size, tokens, rounds = (2, 96, 2) if options.small else (2, 1024, 3)
-    data = batch(size, tokens)
-    ours, torchs, wide = (adapted_model(options.model) for _ in range(3))
-    bfloat16.emulate(ours)
-    for module in torchs.modules():  # as loaded on a CPU with the instructions
-        if isinstance(module, bfloat16.EmulatedLinear):
-            module.__class__ = torch.nn.Linear  # type: ignore[assignment]
-    wide = wide.float()
     rows = []
-    for kind, run in (("training step", _step), ("scoring pass", _pass)):
-        for against, model in (("torch's bfloat16", torchs), ("float32", wide)):
-            on, off = run(ours, data, emulated=True), run(model, data, emulated=False)
-            found = paired(rounds, on, off)
-            rows.append({"kind": kind, "against": against, **asdict(found)})
+    for kind in KINDS:
+        for against in ("torch's bfloat16", "float32"):
+            spec = {"kind": kind, "against": against, "size": size, "tokens": tokens}
+            found = machine.isolated(__file__, spec | {"rounds": rounds, "model": options.model})
+            rows.append(spec | found)
             machine.print_table(f"{kind}, {size} x {tokens} tokens", rows[-1:], COLUMNS)
     return {"emulated_here": emulates_bfloat16(), "rows": rows}
+
+
+def worker(spec: dict[str, Any]) -> dict[str, Any]:
+    """Rounds of one kind against one other."""
+    data, run = batch(spec["size"], spec["tokens"]), KINDS[spec["kind"]]
+    ours, other = adapted_model(spec["model"]), adapted_model(spec["model"])
+    bfloat16.emulate(ours)
+    if spec["against"] == "float32":
+        other = other.float()
+    on, off = run(ours, data, emulated=True), run(other, data, emulated=False)
+    return asdict(paired(spec["rounds"], on, off))
 
 
 def _step(model: Any, data: Any, *, emulated: bool) -> Callable[[], object]:
@@ -73,9 +76,7 @@ def _pass(model: Any, data: Any, *, emulated: bool) -> Callable[[], object]:
     return run
 
 
-def worker(spec: dict[str, Any]) -> dict[str, Any]:
-    """All runs in one process: there is none."""
-    raise NotImplementedError(spec)
+KINDS = {"training step": _step, "scoring pass": _pass}
 
 
 if __name__ == "__main__":

@@ -6,10 +6,17 @@ from torch import nn
 from torch.testing import assert_close
 
 from sce.model import bfloat16, build
+from sce.model.attention import Choice
 from sce.model.bfloat16 import FEWEST_ROWS, EmulatedLinear, emulate
 from sce.model.full_tuning import Float32Linear
-from sce.options import LoraOptions
+from sce.model.source import find
+from sce.options import LoraOptions, ModelOptions
 from test_tuning import of
+
+
+@pytest.fixture(autouse=True)
+def without_instructions(monkeypatch):
+    monkeypatch.setattr(bfloat16, "emulates_bfloat16", lambda: True)
 
 
 def whole(*shape: int) -> torch.Tensor:
@@ -87,7 +94,7 @@ def learnt(name: str, monkeypatch, *, emulated: bool) -> tuple[torch.Tensor, dic
     grads = {n: p.grad for n, p in tuned.named_parameters() if p.grad is not None}
     with torch.no_grad():
         assert torch.equal(tuned(input_ids=ids, use_cache=False).logits, output.logits)
-    monkeypatch.undo()
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", sdpa)
     return output.loss, grads, given
 
 
@@ -109,6 +116,29 @@ def test_weights_tuned_themselves_are_kept_in_float32_there_too():
     tuned = build.tune(model, LoraOptions(name="none"))
     layers = {type(m) for n, m in tuned.named_modules() if n.endswith("q_proj")}
     assert layers == {Float32Linear}
+
+
+@pytest.mark.parametrize("emulated", [False, True])
+def test_a_model_is_loaded_for_the_cpu_it_runs_on(tiny_folder, emulated):
+    options = ModelOptions(name_or_path=str(tiny_folder), dtype="bfloat16")
+    model = build.load_model(find(options), options, Choice("sdpa", "test", emulated))
+    layers = {type(m) for n, m in model.named_modules() if n.endswith("_proj")}
+    assert layers == {EmulatedLinear if emulated else nn.Linear}
+
+
+def test_weights_tuned_themselves_learn_what_the_layer_would():
+    plain, emulated = pair(bias=True)
+    emulated = Float32Linear(24, 16)
+    emulated.load_state_dict(plain.state_dict())
+    found = []
+    for layer in (plain, emulated):
+        torch.manual_seed(1)
+        rows = whole(FEWEST_ROWS, 24).requires_grad_()
+        layer(rows).backward(whole(FEWEST_ROWS, 16))
+        grads = [p.grad for p in (rows, *layer.parameters())]
+        found.append([grad.bfloat16() for grad in grads if grad is not None])
+    assert len(found[1]) == 3
+    assert_close(*found, rtol=0, atol=0)
 
 
 def test_other_types_and_layers_are_left_alone():

@@ -24,7 +24,7 @@ from sce.data.text import holds_answer
 from sce.data.together import Fit, Member, clash, joined
 from sce.data_options import DataOptions, MixOptions
 from sce.errors import InputError
-from sce.model import attention, suffixes
+from sce.model import attention, bfloat16, suffixes
 from sce.model.capture import probing
 from sce.model.layers import wrap_layers
 from sce.model.projections import attention_modules
@@ -97,16 +97,18 @@ def trained(model, batches: list[Batch]) -> tuple[float, dict[str, torch.Tensor]
     return float(loss.detach()), gradients
 
 
-def assert_equal(model, groups: list[list[Encoded]], shared: Batch | None = None) -> None:
+def assert_equal(
+    model, groups: list[list[Encoded]], shared: Batch | None = None, rounding: float = 1e-5
+) -> None:
     separate = [collate([example]) for group in groups for example in group]
     loss, expected = trained(model, separate)
     own_loss, found = trained(model, [shared or collate_shared(groups)])
-    assert own_loss == pytest.approx(loss, rel=1e-5)
+    assert own_loss == pytest.approx(loss, rel=rounding)
     assert found.keys() == expected.keys()
     assert expected
     for name, gradient in expected.items():
-        scale = float(gradient.abs().max())
-        torch.testing.assert_close(found[name], gradient, atol=2e-5 * scale + 1e-7, rtol=1e-3)
+        atol = 2 * rounding * float(gradient.abs().max()) + 1e-7
+        torch.testing.assert_close(found[name], gradient, atol=atol, rtol=1e-3)
 
 
 def llama(**changes):
@@ -168,6 +170,13 @@ def test_so_it_is_with_kernels_that_put_rows_before_heads(tuned, monkeypatch):
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", rows_first)
     assert_equal(copy.deepcopy(tuned), contexts(*TWO))
+
+
+def test_so_it_is_in_bfloat16_on_a_cpu_without_instructions_for_it(tuned, monkeypatch):
+    monkeypatch.setattr(bfloat16, "emulates_bfloat16", lambda: True)
+    model = copy.deepcopy(tuned).bfloat16()
+    bfloat16.emulate(model)
+    assert_equal(model, contexts(*TWO), rounding=2.0**-7)
 
 
 def test_flash_is_handed_the_context_alone(monkeypatch):
