@@ -164,7 +164,8 @@ def _choose_mode() -> tuple[str, str]:
     from wandb.errors import AuthenticationError, UsageError
 
     try:
-        settings = wandb.setup().settings
+        # Its warnings and errors stay; where the curves are, `message` says.
+        settings = wandb.setup(wandb.Settings(show_info=False)).settings
     except ValueError as error:  # pydantic's: a title, the setting, what is wrong, [its value].
         wrong = str(error).partition("\n")[2].partition("[type=")[0]
         raise InputError(f"W&B setting {_safe_line(wrong)}") from None

@@ -188,14 +188,14 @@ def test_user_says_offline(server, make, monkeypatch, tmp_path):
     assert server.operations == []
 
 
-def test_wandb_finds_nothing_to_warn_of(make, monkeypatch, capsys):
+def test_wandb_says_nothing_but_warnings_and_finds_none(make, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.delenv("WANDB_SILENT")
     monkeypatch.setattr("wandb.errors.term._printed_messages", set())  # It warns but once.
-    make(run_id="abcd1234")
-    told = capsys.readouterr().err
-    assert "abcd1234" in told
-    assert "WARNING" not in told
+    make()
+    assert capsys.readouterr().err == ""
+    wandb.termwarn("a warning")
+    assert "WARNING a warning" in capsys.readouterr().err
 
 
 def test_user_says_disabled(server, make, monkeypatch, tmp_path):
