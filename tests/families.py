@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    DeepseekV3Config,
     FalconH1Config,
     Gemma2Config,
     Gemma3TextConfig,
@@ -50,6 +51,16 @@ _CORE = {
 }
 # Queries share keys, and a head's width is not hidden_size / num_attention_heads.
 _GROUPED = {**_CORE, "num_key_value_heads": 2, "head_dim": 16}
+# Keys and values are made of a latent that is kept in their place; queries, 24 wide, are wider than
+# values.
+LATENT = {
+    "num_key_value_heads": HEADS,
+    "q_lora_rank": 24,
+    "kv_lora_rank": 20,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 12,
+}
 _LOCAL = ["sliding_attention", "full_attention", "sliding_attention"]
 _EXPERTS = {"num_experts_per_tok": 2, "num_local_experts": 4}
 
@@ -87,6 +98,16 @@ CONFIGS = {
     ),
     "mixtral": MixtralConfig(**_GROUPED, **_EXPERTS),
     "olmo2": Olmo2Config(**_CORE, num_key_value_heads=1),
+    "deepseek_v3": DeepseekV3Config(
+        **_CORE,
+        **LATENT,
+        first_k_dense_replace=1,
+        n_routed_experts=4,
+        num_experts_per_tok=2,
+        n_group=1,
+        topk_group=1,
+        moe_intermediate_size=32,
+    ),
     "lfm2": Lfm2Config(
         **_CORE, num_key_value_heads=2, layer_types=["conv", "full_attention", "full_attention"]
     ),

@@ -78,18 +78,29 @@ def attention(  # noqa: PLR0913 - the signature is transformers'
         return _single(module, query, key, value, attention_mask, how), None
     if probe is not None:
         probe.recompute(module, query, key, value, attention_mask, how)
-    dtype, qkv = query.dtype, (query, key, value)
-    if backend != "eager" and is_emulated(query):  # eager is the stock model's, to check against
-        qkv = (query.float(), key.float(), value.float())
+    dtype, width = query.dtype, value.shape[-1]
+    if backend != "eager":  # which is the stock model's, to check against
+        query, key, value = _as_kernels_take_them(query, key, value)
     if suffixes is None:
-        output, weights = _by_backend(backend, kernel, qkv, attention_mask, how)
-        return output.to(dtype), weights
+        output, weights = _by_backend(backend, kernel, (query, key, value), attention_mask, how)
+        return output[..., :width].to(dtype), weights
     told, first = SuffixRows.of(attention_mask, suffixes), suffixes.num_context
-    query, key, value = qkv
     context = (query[:, :, :first], key[:, :, :first], value[:, :, :first])
     output, _ = _by_backend(backend, kernel, context, told.context, how)
     rest = _suffix_rows((query[:, :, first:], key, value), told, how, dropout)
-    return torch.cat([output, rest], dim=1).to(dtype), None
+    return torch.cat([output, rest], dim=1)[..., :width].to(dtype), None
+
+
+def _as_kernels_take_them(*qkv: Tensor) -> list[Tensor]:
+    """Of one width, and not emulated.
+
+    Values of latent attention are narrower than keys, which flash-attn 2 and SDPA's flash kernels
+    do not take: they get zeros at their end, which are cut off the output again.
+    """
+    width = max(tensor.shape[-1] for tensor in qkv)
+    if any(tensor.shape[-1] != width for tensor in qkv):
+        qkv = tuple(nn.functional.pad(tensor, (0, width - tensor.shape[-1])) for tensor in qkv)
+    return [tensor.float() if is_emulated(tensor) else tensor for tensor in qkv]
 
 
 def _suffix_rows(

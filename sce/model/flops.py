@@ -2,7 +2,7 @@
 
 A product with a weight takes 2 a weight and token forward; backward 2 for the gradient of what went
 in, where anything before it is trained, and 2 for the weight's own, where it is trained. Attention
-multiplies every query with the keys it sees and mixes as many values: 4 a head dimension and pair
+multiplies every query with the keys it sees and mixes as many values: 2 a number of each and pair
 forward, twice that backward. Embeddings and lm_head, which runs on an answer's few rows, are left
 out, and so are recurrent layers' states; recomputation is counted apart.
 """
@@ -23,6 +23,8 @@ from sce.model.projections import HeadOutputs, head_outputs
 # The last product of a layer's MLP: recomputation ends before it, since nothing behind it in the
 # layer is needed for a gradient.
 _LAST = re.compile(r"\.(down_proj|w2|fc2|dense_4h_to_h|mlp\.c_proj)\b")
+# Projections of latent attention that read what another one made (DeepSeek).
+_INNER = ("q_b_proj", "kv_b_proj")
 _LAYER = re.compile(r"\.(\d+)\.")
 # Part of a GPU's name -> dense bfloat16 operations a second, by the makers' data sheets; the first
 # that is found counts. What sheets give "with sparsity" is twice that, and nothing here is sparse.
@@ -75,8 +77,13 @@ class FlopCounter:
         heads = head_outputs(model, head_shape(model)[1])
         self._attention = [self._of_attention(layer, h, config) for layer, h in heads.items()]
         # The attention's input projections, which read what their layer reads.
-        self._reads_input = {id(p) for h in heads.values() for p in h.attention.parameters()}
-        self._reads_input -= {id(p) for h in heads.values() for p in h.projection.parameters()}
+        self._reads_input = {
+            id(parameter)
+            for layer in heads.values()
+            for name, part in layer.attention.named_children()
+            if part is not layer.projection and name not in _INNER
+            for parameter in part.parameters()
+        }
         self._needed = self._again = 0.0
         for layer, name, parameter in weights:
             size = _numel(parameter) * _used_share(name, parameter, config)
@@ -116,7 +123,7 @@ class FlopCounter:
         window = getattr(config, "sliding_window", None)
         local = kinds[layer] == "sliding_attention" if kinds else sliding_window(config) is not None
         # Two products, of queries with keys and of weights with values.
-        a_pair = 4.0 * heads.num_heads * heads.dim
+        a_pair = 2.0 * heads.num_heads * (_query_width(heads) + heads.dim)
         return _Attention(a_pair, window if local else None, self._goes_back(layer))
 
 
@@ -146,6 +153,11 @@ def _pairs(tokens: int, before: int, window: int | None) -> float:
         return tokens * before + tokens**2 / 2
     ramp = max(0, window - before)  # tokens that see everything before them
     return ramp * before + ramp**2 / 2 + (tokens - ramp) * window
+
+
+def _query_width(heads: HeadOutputs) -> int:
+    """Numbers of a query and of a key; values of latent attention are narrower."""
+    return getattr(heads.attention, "qk_head_dim", heads.dim)
 
 
 def _layer(name: str) -> int | None:

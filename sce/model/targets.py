@@ -12,6 +12,7 @@ ATTENTION_PROJECTIONS = (
     *("query_key_value", "attention.dense"),  # GPT-NeoX
     *("qkv_proj", "self_attn.dense"),  # Phi
     "self_attn.out_proj",  # LFM2
+    *("q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj"),  # latent attention: DeepSeek
 )
 MLP_PROJECTIONS = (
     *("gate_proj", "up_proj", "down_proj"),  # Llama and its relatives, Gemma, Qwen

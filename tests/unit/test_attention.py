@@ -382,6 +382,21 @@ def test_flash_is_handed_the_rows_it_expects(monkeypatch, version):
     assert seen[0][0].tolist() == inputs("left")["attention_mask"].bool().tolist()
 
 
+def test_flash_is_handed_values_as_wide_as_keys(monkeypatch):
+    """Latent attention's are narrower, which flash-attn 2 does not take."""
+    import families
+
+    def kernel(query, key, value, padding, **kwargs):
+        assert query.shape[-1] == key.shape[-1] == value.shape[-1] == 24
+        return families.causal_kernel(query, key, value, padding, **kwargs)
+
+    monkeypatch.setattr(attention, "_flash_attention_forward", kernel)
+    ids = torch.randint(5, 90, (2, 40), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        flash, eager = (families.build("deepseek_v3", n)(ids).logits for n in ("sce_fa2", "eager"))
+    torch.testing.assert_close(flash, eager, atol=2e-4, rtol=1e-3)
+
+
 def test_sinks_never_go_to_a_flash_kernel_that_would_leave_them_out(monkeypatch):
     import families
 

@@ -70,14 +70,26 @@ def layers_with_heads(name: str) -> list[int]:
     return [layer for layer in range(LAYERS) if WITHOUT_HEADS.get(name) != layer]
 
 
-def output_projection(model: nn.Module, layer: int) -> nn.Module:
+def attention_of(model: nn.Module, layer: int) -> nn.Module:
     block = model.base_model.h if hasattr(model.base_model, "h") else model.base_model.layers
     (attention,) = [
         m for n, m in block[layer].named_children() if n.endswith(("attn", "attention"))
     ]
+    return attention
+
+
+def stored_values(model: nn.Module, cache: DynamicCache, layer: int) -> np.ndarray:
+    """[kv_heads, keys, dim]; latent attention stores what they are made of."""
+    stored, attention = cache.layers[layer], attention_of(model, layer)
+    if hasattr(attention, "expand_kv"):
+        return attention.expand_kv(stored.keys, stored.values)[1][0].numpy()
+    return stored.values[0].numpy()
+
+
+def output_projection(model: nn.Module, layer: int) -> nn.Module:
     (found,) = [
         module
-        for name, module in attention.named_children()
+        for name, module in attention_of(model, layer).named_children()
         if name in ("o_proj", "out_proj", "dense", "c_proj")
     ]
     return found
@@ -110,7 +122,7 @@ def full(name: str, ids: list[int], model: nn.Module | None = None) -> Full:
         handle.remove()
     return Full(
         weights={n: w[0].numpy() for n, w in zip(layers, out.attentions, strict=True)},
-        values={n: out.past_key_values.layers[n].values[0].numpy() for n in layers},
+        values={n: stored_values(model, out.past_key_values, n) for n in layers},
         mixed=mixed,
         projections={n: weight_of(output_projection(model, n)) for n in layers},
     )

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
 import test_shared_context as shared_context
-from families import CONFIGS
+from families import CONFIGS, LAYERS
 from sce.errors import InputError
 from sce.model import attention, build, layers
 from sce.model.capture import probing
@@ -107,6 +107,14 @@ def test_selective_recomputation_keeps_what_attention_put_out(asked, kernels):
         trained(model, pad=0)
     assert seen.counts["aten::_scaled_dot_product_flash_attention_for_cpu"] == kernels
     assert seen.counts["aten::silu"] == (3 if not asked else 6)  # never kept
+
+
+def test_values_narrower_than_keys_go_through_the_fused_kernel_too():
+    """SDPA would make a matrix of tokens x tokens of them."""
+    model = tuned("deepseek_v3")
+    with Operations() as seen:
+        trained(model, pad=0)
+    assert seen.counts["aten::_scaled_dot_product_flash_attention_for_cpu"] == LAYERS
 
 
 def saved_bytes(model: nn.Module) -> int:

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM, LlamaConfig, YoutuConfig
 
 import callbacks.throughput as throughput
 from callbacks import Throughput
 from callbacks.throughput import training_flops
 from conftest import tiny_llama_config
-from families import CONFIGS, WINDOW
+from families import CONFIGS, HEADS, LATENT, LAYERS, WINDOW
 from sce.data.batch import collate, collate_shared
 from sce.model import build
 from sce.model.flops import FlopCounter, Flops, spans
@@ -65,6 +65,17 @@ def test_products_are_those_that_torch_computes(lora, kept):
     forward = 3 * 4 * (4 * 16) * 50**2 / 2
     again = forward if kept == "full" else 0
     products = flops.needed + flops.recomputed - 3 * forward - again
+    assert products == counted(model, 50)
+
+
+@pytest.mark.parametrize("lora", TUNED)
+def test_products_of_latent_attention_are_those_that_torch_computes(lora):
+    """Projections behind projections, whose inputs want gradients in the first layer too."""
+    shape = {"num_hidden_layers": LAYERS, "num_attention_heads": HEADS, **LATENT}
+    config = YoutuConfig(vocab_size=97, hidden_size=48, intermediate_size=64, **shape)
+    model = tuned(config, lora)
+    a_pair = LAYERS * 2 * HEADS * (24 + 12)  # queries with keys and weights with values
+    products = FlopCounter(model).of([(50, 0)]).needed - 3 * a_pair * 50**2 / 2
     assert products == counted(model, 50)
 
 
