@@ -57,6 +57,7 @@ class AdapterExport(Callback):
             "concept": facts.concept,
             "context": facts.context,
             "train_sha256": facts.train_sha256,
+            "data_sha256": facts.reference_sha256,
             "prompt_sha256": facts.prompt_sha256,
             "seed": facts.seed,
             "step": pl_module.global_step,

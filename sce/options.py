@@ -5,6 +5,7 @@ typo stops the program before anything heavy is imported. Knows neither Hydra no
 """
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -257,8 +258,10 @@ class LoggerOptions:
 
     name: str = "wandb"
     """wandb, csv or none."""
-    project: str = "sce"
-    entity: str | None = None
+    project: str = field(default_factory=lambda: os.environ.get("WANDB_PROJECT") or "sce")
+    """W&B project; WANDB_PROJECT where that is set."""
+    entity: str | None = field(default_factory=lambda: os.environ.get("WANDB_ENTITY") or None)
+    """W&B user or team; WANDB_ENTITY where that is set, else the key's own."""
     group: str | None = None
     """W&B group; the study's name."""
 

@@ -76,16 +76,16 @@ def reference_commands(facts: RunFacts, overrides: Sequence[str]) -> list[str]:
     tuned = [o for o in overrides if _name(o) not in (*_OF_KINDS, *own)]
     tuned += [f"{name}=REAL_QUESTIONS" for name in own]
     tuning = _of(tuned, ("model", "data", "batch", "lora", "trainer", "optimizer", "attention"))
-    scoring = _of(overrides, ("model", "data", "batch", "attention", "max_new_tokens"))
+    scoring = of_scoring(overrides)
     how = [f"scorer={facts.scorer}", f"mode={facts.mode}", f"match={facts.match}"]
     commands = []
     for seed in SEEDS:
         run = f"runs/reference-{seed}"
         real = ["data.concept=real", "data.context=real", "reference=none", f"seed={seed}"]
-        commands.append(_command("train", [*tuning, *real, f"run_dir={run}"]))
+        commands.append(command_line("train", [*tuning, *real, f"run_dir={run}"]))
         out = [f"adapter={run}/adapter", f"out=reference-{seed}.json"]
-        commands.append(_command("score", [*scoring, *how, *out]))
-    commands.append(_command("score", [*scoring, *how, "out=untuned.json"]))
+        commands.append(command_line("score", [*scoring, *how, *out]))
+    commands.append(command_line("score", [*scoring, *how, "out=untuned.json"]))
     files = ",".join(f"reference-{seed}.json" for seed in SEEDS)
     tau = [] if facts.tau == TAUS.get(facts.scorer) else [f"tau={facts.tau:g}"]
     average = [
@@ -96,7 +96,12 @@ def reference_commands(facts: RunFacts, overrides: Sequence[str]) -> list[str]:
         f"k={facts.k}",
         "out=reference.json",
     ]
-    return [*commands, _command("headset", average)]
+    return [*commands, command_line("headset", average)]
+
+
+def of_scoring(overrides: Sequence[str]) -> list[str]:
+    """Those of a training run's overrides that scoring takes: its model and its examples."""
+    return _of(overrides, ("model", "data", "batch", "attention", "max_new_tokens"))
 
 
 def _of(overrides: Sequence[str], groups: tuple[str, ...]) -> list[str]:
@@ -107,7 +112,8 @@ def _name(override: str) -> str:
     return override.lstrip("+~").split("=")[0]
 
 
-def _command(name: str, overrides: list[str]) -> str:
+def command_line(name: str, overrides: Sequence[str]) -> str:
+    """What to type, quoted for a shell."""
     return shlex.join(["python", "-m", f"sce.{name}", *overrides])
 
 

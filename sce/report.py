@@ -1,6 +1,6 @@
 """The short table a run ends with, from its own records."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from sce.records import read_jsonl
+from sce.reference import command_line, of_scoring
 from sce.stats import first_differences, pearson, spearman
 
+_OF_ONE_RUN = ("name", "resume", "run_dir", "seed", "untuned")
 _ROWS = (
     ("recall of the reference's heads", "recall", "num_kept_examples"),
     ("recall learned (not in the untuned model)", "recall_learned", "num_kept_examples"),
@@ -20,8 +22,14 @@ _ROWS = (
 )
 
 
-def final_table(run_dir: Path, url: str | None = None) -> str:
-    """Start against end, the correlation over checkpoints, where all lies and what to type next."""
+def final_table(run_dir: Path, url: str | None = None, overrides: Sequence[str] = ()) -> str:
+    """Start against end, the correlation over checkpoints, where all lies and what to type next.
+
+    Args:
+        run_dir: folder of the run.
+        url: where W&B shows it.
+        overrides: what the user typed, for the commands that go on from it.
+    """
     records = run_dir / "records.jsonl"
     rows = read_jsonl(records) if records.is_file() else []
     if not rows:
@@ -42,7 +50,7 @@ def final_table(run_dir: Path, url: str | None = None) -> str:
     console.print(table)
     notes = f"[a, b]: 95% bootstrap interval over examples.\n{_correlation(rows)}"
     console.print(notes, highlight=False, markup=False, soft_wrap=True)
-    steps = _next_steps(run_dir, url, rows[-1])
+    steps = _next_steps(run_dir, url, rows[-1], overrides)
     console.print(steps, highlight=False, markup=False, soft_wrap=True)
     return out.getvalue()
 
@@ -76,7 +84,9 @@ def _correlation(rows: list[dict[str, Any]]) -> str:
     return text + "; checkpoints of one run are not independent."
 
 
-def _next_steps(run_dir: Path, url: str | None, row: Mapping[str, Any]) -> str:
+def _next_steps(
+    run_dir: Path, url: str | None, row: Mapping[str, Any], overrides: Sequence[str]
+) -> str:
     try:
         shown = run_dir.relative_to(Path.cwd())
     except ValueError:
@@ -93,12 +103,19 @@ def _next_steps(run_dir: Path, url: str | None, row: Mapping[str, Any]) -> str:
             f"curves     wandb leet {shown}/wandb        "
             f"upload: wandb sync {shown}/wandb/offline-run-*"
         )
-    task = row.get("task", "mdqa")
-    data = "" if task == "mdqa" else f"data={task} "
-    cell = "" if task == "needle" else "data.concept=symbolic data.context=symbolic"
+    adapter = [f"adapter={shown}/adapter", "out=heads.json", "audit=audit.jsonl"]
     lines += [
-        f"next       python -m sce.train {data}{cell or 'seed=1'}",
-        f"           python -m sce.score {data}adapter={shown}/adapter out=heads.json "
-        "audit=audit.jsonl",
+        f"next       {command_line('train', _another_run(row, overrides))}",
+        f"           {command_line('score', [*of_scoring(overrides), *adapter])}",
     ]
+    if any(override.startswith("experiment=") for override in overrides):
+        lines.append(f"           (and there the model.* and data.* of {shown}/config.yaml)")
     return "\n" + "\n".join(lines)
+
+
+def _another_run(row: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
+    """Symbolic data after a run as it comes, another seed of a run with data or a model to keep."""
+    own = [o for o in overrides if o.lstrip("+~").partition("=")[0] not in _OF_ONE_RUN]
+    if row.get("task") == "needle" or of_scoring(own) not in ([], [f"data={row.get('task')}"]):
+        return [*own, f"seed={int(row.get('seed') or 0) + 1}"]
+    return [*own, "data.concept=symbolic", "data.context=symbolic"]

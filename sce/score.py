@@ -23,6 +23,7 @@ from sce.one_line import one_line_errors, run
 if TYPE_CHECKING:
     from sce.assemble import Parts
     from sce.decode import DecodeSettings, Outcome
+    from sce.records import RunFacts
 
 register()
 _log = logging.getLogger("sce")
@@ -53,7 +54,8 @@ def score(config: ScoreConfig) -> list[Path]:
     adapter = Path(config.adapter).expanduser() if config.adapter else None
     on_gpu = best_device().type == "cuda"
     parts = assemble(config, [config.split], on_gpu=on_gpu, adapter=adapter)
-    for line in parts.attention.lines:
+    known = facts(parts, run=config.adapter or "untuned", run_dir=Path.cwd())
+    for line in _what_is_scored(config, parts, known):
         _log.info(line)
     model = scored_model(parts, adapter)
     scorers = _every_scorer(config, model) if every else (config.scorer.name,)
@@ -68,7 +70,6 @@ def score(config: ScoreConfig) -> list[Path]:
     if looks is not None and config.looks:
         looks.write(Path(config.looks), outcomes)
         _log.info("wrote %s", config.looks)
-    known = facts(parts, run=config.adapter or "untuned", run_dir=Path.cwd())
     keys = list(outcomes[0].scores)
     files = []
     for scorer, mode in keys:
@@ -79,6 +80,24 @@ def score(config: ScoreConfig) -> list[Path]:
     if not files:
         raise InputError(none_kept(keys[0][0], len(outcomes)))
     return files
+
+
+def _what_is_scored(config: ScoreConfig, parts: "Parts", known: "RunFacts") -> list[str]:
+    """Model, attention and examples, and whether these are not the ones the run itself scored."""
+    from sce.model.build import read_adapter_note
+
+    lines = [f"model      {config.model.name_or_path} in {config.model.dtype}"]
+    lines += parts.attention.lines
+    lines.append(f"{config.split:<10} {parts.splits[config.split].described()}")
+    if config.adapter is None or config.split != "reference":
+        return lines
+    trained_beside = read_adapter_note(Path(config.adapter).expanduser()).get("data_sha256")
+    if trained_beside not in (None, known.reference_sha256):
+        lines.append(
+            "not the examples that the run scored its heads on; for those repeat its data.* "
+            "(its config.yaml)"
+        )
+    return lines
 
 
 def _every_scorer(config: ScoreConfig, model: Any) -> tuple[str, ...]:

@@ -76,6 +76,7 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
         from sce.assemble import assemble, facts, recipe
         from sce.data.datamodule import SplitsDataModule
         from sce.data_options import SPLITS
+        from sce.report import final_table
 
     quiet_libraries()
     _log.info("loading model and data ...")
@@ -95,7 +96,8 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
     with opened(run_dir, config_yaml, resume=config.resume):
         for line in _what_runs(config, parts, known):
             _log.info(line)
-        _fit(config, data, module, trainer, resumed)
+        url = _fit(config, data, module, trainer, resumed)
+        _log.info(final_table(known.run_dir, url, overrides))
     return run_dir
 
 
@@ -142,10 +144,9 @@ def _fit(
     module: "SceModule",
     trainer: "L.Trainer",
     resumed: dict[str, Any] | None,
-) -> None:
-    """Step 0, training, the last step, and the table."""
+) -> str | None:
+    """Step 0, training and the last step; returns where the curves are."""
     from sce.logger import make_logger, run_id
-    from sce.report import final_table
 
     known = module.facts
     run_logger = make_logger(
@@ -175,7 +176,7 @@ def _fit(
         exit_code = 0
     finally:
         run_logger.finish(exit_code)
-    _log.info(final_table(known.run_dir, run_logger.url))
+    return run_logger.url
 
 
 def _trainer(config: TrainConfig, run_dir: Path) -> "L.Trainer":
@@ -250,12 +251,8 @@ def _what_runs(config: TrainConfig, parts: "Parts", known: "RunFacts") -> list[s
         lines.append(f"           {config.model.note}")
     lines += parts.attention.lines
     for name, split in parts.splits.items():
-        cell = config.data.training if name == "train" else split.cell
-        lines.append(
-            f"{name:<10} {split.card['num_examples']:,} examples "
-            f"({split.card['mix'] or ', '.join(cell)}) from {split.card['source']}, prompts "
-            f"of up to {split.max_prompt_tokens:,} tokens"
-        )
+        cell = config.data.training if name == "train" else None
+        lines.append(f"{name:<10} {split.described(cell)}")
     lines.append(f"shared     {parts.built[1]}{parts.plan.overlap.taken_out}")
     for path, source in parts.plan.sources.items():
         if source.skipped:

@@ -77,6 +77,18 @@ class Split:
         """Length of the longest prompt."""
         return int(self.card["prompt_tokens"]["max"])
 
+    def described(self, cell: tuple[str, str] | None = None) -> str:
+        """How many examples of what, and how long.
+
+        Args:
+            cell: what to call it; None: the split's own.
+        """
+        of = self.card["mix"] or ", ".join(cell or self.cell)
+        return (
+            f"{self.card['num_examples']:,} examples ({of}) from {self.card['source']}, prompts of "
+            f"up to {self.max_prompt_tokens:,} tokens"
+        )
+
     @cached_property
     def table(self) -> datasets.Dataset:
         """The mapped table."""

@@ -216,6 +216,14 @@ def test_invalid_setting_is_the_users_error(make, monkeypatch, name, value):
         make()
 
 
+def test_project_and_entity_are_those_of_the_environment(monkeypatch):
+    assert (LoggerOptions().project, LoggerOptions().entity) == ("sce", None)
+    monkeypatch.setenv("WANDB_PROJECT", "long")
+    monkeypatch.setenv("WANDB_ENTITY", "lab")
+    assert (LoggerOptions().project, LoggerOptions().entity) == ("long", "lab")
+    assert LoggerOptions(project="mine").project == "mine"
+
+
 def test_bad_project_name_is_the_users_error(make, monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_MODE", "offline")
     options = LoggerOptions(project="a/b")

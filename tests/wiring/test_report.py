@@ -41,6 +41,37 @@ def test_start_end_intervals_and_n_stand_in_the_table(tmp_path):
     assert "python -m sce.score adapter=" in text
 
 
+def typed(text: str) -> list[str]:
+    """The commands that are offered."""
+    return [each.split("python -m ")[1] for each in text.splitlines() if "python -m " in each]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "training", "scoring"),
+    [
+        ([], "data.concept=symbolic data.context=symbolic", ""),
+        (["run_dir=runs/a", "seed=3"], "data.concept=symbolic data.context=symbolic", ""),
+        (["data=mdqa"], "data=mdqa data.concept=symbolic data.context=symbolic", "data=mdqa "),
+        (
+            ["model=llama3_8b", "data.train.path=my data.jsonl", "optimizer.lr=1e-4", "seed=3"],
+            "model=llama3_8b 'data.train.path=my data.jsonl' optimizer.lr=1e-4 seed=4",
+            "model=llama3_8b 'data.train.path=my data.jsonl' ",
+        ),
+    ],
+)
+def test_what_to_type_next_keeps_the_model_and_the_data(tmp_path, overrides, training, scoring):
+    append_jsonl(tmp_path / "records.jsonl", {**rows((0.5, 0.2))[0], "task": "mdqa", "seed": 3})
+    train, score = typed(final_table(tmp_path, None, overrides))
+    assert train == f"sce.train {training}"
+    assert score.startswith(f"sce.score {scoring}adapter=")
+
+
+def test_an_experiment_s_data_are_to_be_read_in_the_config(tmp_path):
+    append_jsonl(tmp_path / "records.jsonl", {**rows((0.5, 0.2))[0], "task": "mdqa", "seed": 3})
+    assert "config.yaml)" in final_table(tmp_path, None, ["experiment=extend_16k"])
+    assert "config.yaml)" not in final_table(tmp_path, None, ["val_every=2"])
+
+
 def line(text: str, label: str) -> list[str]:
     return next(row for row in text.splitlines() if label in row).split()
 

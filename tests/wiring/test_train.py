@@ -107,9 +107,21 @@ def test_a_row_a_validation_with_every_field_of_the_contract(finished):
     assert rows[2]["answer_nll"] != rows[0]["answer_nll"]
 
 
-def test_recorded_scores_are_those_of_the_exported_adapter(finished, peaky_folder):
+NOT_THE_RUNS = "not the examples that the run scored its heads on"
+
+
+def test_scoring_a_run_s_adapter_on_other_examples_is_said(finished, peaky_folder, caplog):
+    caplog.set_level("INFO", "sce")
+    run_score(peaky_folder, f"adapter={finished}/adapter", "out=other.json")
+    assert NOT_THE_RUNS in caplog.text
+    assert "examples (real, real) from" in caplog.text
+
+
+def test_recorded_scores_are_those_of_the_exported_adapter(finished, peaky_folder, caplog):
     written = HeadScores.load(finished / "heads" / "step-000004.json")
+    caplog.set_level("INFO", "sce")
     (file,) = run_score(peaky_folder, f"adapter={finished}/adapter", "out=again.json", MORE)
+    assert NOT_THE_RUNS not in caplog.text
     again = HeadScores.load(file)
     np.testing.assert_allclose(written.scores, again.scores, atol=1e-6)
     assert again.provenance["rope"]["theta"] == 20000
