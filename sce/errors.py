@@ -8,6 +8,19 @@ class InputError(ValueError):
     """The user's input is wrong; the message names the thing and says what to do. Exit code 2."""
 
 
+class NoHeads(InputError):
+    """The scores do not hold the sets of heads that were asked for.
+
+    Nothing in the command is wrong then. A study, which asks the same of every run, goes on without
+    (sce.studies.jobs).
+    """
+
+    PREFIX = "no such heads: "
+
+    def __init__(self, message: str) -> None:
+        super().__init__(self.PREFIX + message)
+
+
 class StoppedBySignal(Exception):
     """A run was told to stop, and did so in good order. Exit code 128 + the signal's number."""
 

@@ -53,6 +53,7 @@ def _run(options: argparse.Namespace) -> None:
         raise InputError(f"--out {out} is a file; name a folder")
     found = analyse(options.runs, options.reference, Limits(options.tau, options.k))
     out.mkdir(parents=True, exist_ok=True)
+    _clear(out)
     library = None if charts is None else _Library(charts.VERSION)
     found.save(out / "findings.json")
     save_tables(found, out / "tables")
@@ -60,6 +61,18 @@ def _run(options: argparse.Namespace) -> None:
     sys.stdout.write(summary(found, out, files))
     if charts is not None:
         sys.stdout.write(f"report     {out}/index.html\n")
+
+
+def _clear(out: Path) -> None:
+    """Take away what an earlier analysis left, so that nothing of it stands beside this one's."""
+    if not (out / "findings.json").is_file():
+        return
+    kinds = {"tables": ("csv",), "figures": ("svg", "pdf", "png")}
+    files = [
+        f for name, ends in kinds.items() for end in ends for f in (out / name).glob(f"*.{end}")
+    ]
+    for file in (*files, out / "index.html"):
+        file.unlink(missing_ok=True)
 
 
 class _Library:

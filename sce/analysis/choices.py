@@ -105,7 +105,10 @@ def _read(run: Run, skipped: list[Skipped]) -> dict[str, float]:
     if not file.is_file():
         return {}
     try:
-        rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+        with file.open(
+            encoding="utf-8"
+        ) as lines:  # not splitlines: answers hold other ends of lines
+            rows = [json.loads(line) for line in lines]
         return {str(row["id"]): float(row["f1"]) for row in rows}
     except (OSError, ValueError, KeyError, TypeError) as error:
         skipped.append(Skipped(str(file), run.name, f"cannot be read ({error})"))

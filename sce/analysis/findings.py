@@ -219,7 +219,9 @@ class Findings:
     """Name of the study, where a study.json was given."""
     groups: Sequence[Group]
     num_runs: int
-    """Run folders that were looked at, those that were skipped included."""
+    """Run folders that were looked at, and runs that a study has planned."""
+    num_left_out: int
+    """Those of them that are in no figure."""
     skipped: Sequence[Skipped]
     warnings: Sequence[str]
     sce_version: str

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from sce.analysis.load import Loaded, RunFiles
@@ -138,6 +139,25 @@ def most(values: Sequence[Any]) -> Any:
 
 def odd_ones(runs: Sequence[Member]) -> list[str]:
     """Warnings about runs of a task that differ from most in what should be the same."""
+    return [*_odd_ones(runs), *_unmatched(runs)]
+
+
+def _unmatched(runs: Sequence[Member]) -> list[str]:
+    """Runs that learnt from far more or fewer answer tokens than most."""
+    known = {m.name: int(m.row.get("target_tokens") or 0) for m in runs if m.kind != "untuned"}
+    usual = median(known.values()) if known else 0
+    odd = [f"{name} ({n:,})" for name, n in known.items() if n and not usual / 2 <= n <= usual * 2]
+    if not odd:
+        return []
+    rest = f" and {len(odd) - 5} more" if len(odd) > 5 else ""
+    return [
+        f"{', '.join(odd[:5])}{rest}: trained on so many answer tokens, where half of the runs of "
+        f"the task had {usual:,.0f} or more; sizes are not matched, so kinds of data may differ by "
+        "that"
+    ]
+
+
+def _odd_ones(runs: Sequence[Member]) -> list[str]:
     about: dict[str, Callable[[Member], Any]] = {
         "other examples for its heads": lambda m: m.data_sha256,
         "another prompt": lambda m: m.last.provenance.get("prompt_sha256"),
@@ -192,10 +212,17 @@ def _setting(run: RunFiles) -> str:
 
 
 def _name_sizes(found: Sequence[Member]) -> None:
-    """Settings of several sizes are several settings, where no study says what is one."""
+    """Settings of several sizes are several settings, where no study says what is one.
+
+    Of runs on real data the largest size is what real data gives; fewer examples limit it, as a
+    study has it too.
+    """
     for task in {member.task for member in found}:
         own = [member for member in found if member.task == task and not member.files.job]
         sizes = {member.row.get("num_train") for member in own} - {None}
+        real = [member.row.get("num_train") or 0 for member in own if member.kind == "real"]
         for member in own if len(sizes) > 1 else []:
             size = member.row.get("num_train")
+            if member.kind == "real" and (size or 0) < max(real):
+                member.kind = "limited"
             member.setting += f" n={size}" if size is not None else " n=?"

@@ -14,23 +14,12 @@ from typing import Any
 import numpy as np
 
 from sce.analysis.parts import Skipped
+from sce.analysis.planned import Job, read_study
 from sce.errors import InputError
 from sce.records import HeadScores
 
-STUDY_SCHEMA = "sce.study/1"
 _TEXT = ("task", "scorer", "mode", "match")
 _NUMBERS = ("tau", "k", "seed")
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a study says of one of its runs."""
-
-    name: str
-    task: str
-    setting: str
-    kind: str
-    seed: int | None
 
 
 @dataclass
@@ -180,58 +169,18 @@ def _folders(path: Path, found: Loaded) -> Iterator[tuple[Path, Job | None]]:
         yield child.parent, None
 
 
-def _study(path: Path, found: Loaded) -> list[tuple[Path, Job]] | None:
-    file = path / "study.json"
+def _study(path: Path, found: Loaded) -> Sequence[tuple[Path, Job]] | None:
     try:
-        content = json.loads(file.read_text("utf-8"))
-        if content["schema"] != STUDY_SCHEMA:
-            raise ValueError(f"schema {content['schema']!r}, not {STUDY_SCHEMA!r}")
-        jobs = [_job(path, job) for job in content["jobs"] if job.get("folder")]
-        others = [str(job["name"]) for job in content["jobs"] if not job.get("folder")]
-        if path not in (known for _, known in found.studies):
-            found.studies.append((str(content["name"]), path))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        found.skipped.append(Skipped(str(file), None, f"not a study ({what})"))
+        planned = read_study(path)
+    except InputError as error:
+        found.skipped.append(Skipped(str(path / "study.json"), None, str(error)))
         return None
-    for name in (*others, *(job.name for _, job in jobs)):
-        found.skipped += _left_out(path, name, whole=name in others)
-    for folder, job in list(jobs):
-        if reason := _unfinished(path, job):
-            found.lose(folder, job.name, reason)
-            jobs.remove((folder, job))
-    return jobs
-
-
-def _job(path: Path, job: Mapping[str, Any]) -> tuple[Path, Job]:
-    words = [str(job[name]) for name in ("name", "task", "setting", "kind")]
-    return path / job["folder"], Job(words[0], words[1], words[2], words[3], job.get("seed"))
-
-
-def _unfinished(study: Path, job: Job) -> str | None:
-    """Why a job of a study has no run yet; what ran after the training does not count."""
-    jobs = study / "jobs"
-    if not jobs.is_dir() or (jobs / f"{job.name}.train.done").exists():
-        return None
-    try:
-        state = json.loads((jobs / f"{job.name}.json").read_text("utf-8"))
-        code, error = state["exit_code"], state.get("error")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return "not finished"
-    return f"failed: {error}" if code else None
-
-
-def _left_out(study: Path, name: str, *, whole: bool) -> list[Skipped]:
-    """What a job of a study was refused, and for one that tunes no run whether it failed."""
-    file = study / "jobs" / f"{name}.json"
-    try:
-        state = json.loads(file.read_text("utf-8"))
-        reasons = [f"left out: {line}" for line in state.get("left_out") or ()]
-        if whole and state["exit_code"]:
-            reasons.append(f"failed: {state.get('error')}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return []  # not there yet, which for a run is said elsewhere
-    return [Skipped(str(file), name, reason) for reason in reasons]
+    if path not in (known for _, known in found.studies):
+        found.studies.append((planned.name, path))
+    found.skipped += planned.skipped
+    for folder, job, reason in planned.lost:
+        found.lose(folder, job.name, reason)
+    return planned.runs
 
 
 def _load_run(folder: Path, job: Job | None, found: Loaded) -> None:

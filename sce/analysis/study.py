@@ -10,8 +10,9 @@ from sce.analysis.choices import choices
 from sce.analysis.findings import Findings, Group, Task
 from sce.analysis.groups import Key, Member, grouped, members
 from sce.analysis.interventions import baselines, intervention
-from sce.analysis.load import Job, Loaded, load
+from sce.analysis.load import Loaded, load
 from sce.analysis.parts import Intervention, Skipped
+from sce.analysis.planned import Job
 from sce.analysis.references import Given, why_not
 from sce.analysis.tasks import Limits, task_findings, with_extras
 from sce.errors import InputError
@@ -64,6 +65,7 @@ def analyse(
         study=", ".join(name for name, _ in loaded.studies) or None,
         groups=found,
         num_runs=num_runs,
+        num_left_out=loaded.num_lost,
         skipped=skipped,
         warnings=warnings,
         sce_version=sce.__version__,

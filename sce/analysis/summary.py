@@ -49,7 +49,8 @@ def summary(found: Findings, out: Path, num_figures: int) -> str:
     for warning in found.warnings:
         _print(console, f"warning: {warning}")
     if found.skipped:
-        _print(console, f"\nleft out, {len(found.skipped)} of {found.num_runs} runs' files:")
+        lost = f"{found.num_left_out} of {found.num_runs} runs"
+        _print(console, f"\nleft out ({lost}, {len(found.skipped)} things in all):")
         for skip in found.skipped[:MAX_SKIPPED]:
             _print(console, f"  {skip.file}: {skip.reason}")
         if len(found.skipped) > MAX_SKIPPED:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sce.errors import InputError
+from sce.errors import NoHeads
 from sce.interventions.select import Head, Heads, Shape, all_heads
 
 HEADS, LAYER_MATCHED, UNIFORM = "heads", "layer_matched", "uniform"
@@ -67,14 +67,14 @@ def random_heads(
         avoid: never drawn; in a sweep the whole of it, which is the set of the largest k.
 
     Raises:
-        InputError: fewer heads are left than are needed.
+        NoHeads: fewer heads are left than are needed.
     """
     rng = np.random.default_rng([seed, draw, int(layer_matched)])
     pool = sorted(all_heads(shape) - avoid - heads)
     if len(pool) < len(heads):
         short = [f"layer {layer} has {n} left of {m} wanted" for layer, n, m in _short(heads, pool)]
         more = ["..."] * (len(short) > _SHOWN)
-        raise InputError(
+        raise NoHeads(
             f"a random control of {len(heads)} heads cannot be drawn: {len(pool)} of "
             f"{shape[0] * shape[1]} are left beside those swept "
             f"({', '.join([*short[:_SHOWN], *more])}); take fewer heads"

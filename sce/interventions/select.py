@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from sce.errors import InputError
+from sce.errors import InputError, NoHeads
 from sce.records import HeadScores
 from sce.stats import head_set, top_heads
 
@@ -60,7 +60,8 @@ def top(scores: HeadScores, k: int, name: str) -> Heads:
     """The `k` heads of highest score, ties to the lowest (layer, head).
 
     Raises:
-        InputError: `k` is below 1, or there are not so many heads, or not so many that score.
+        InputError: `k` is below 1, or there are not so many heads.
+        NoHeads: not so many that score.
     """
     if k < 1:
         raise InputError(f"heads.k={k}: must be at least 1")
@@ -68,9 +69,7 @@ def top(scores: HeadScores, k: int, name: str) -> Heads:
         raise InputError(f"heads.k={k}: the model has {scores.scores.size} heads; name fewer")
     chosen = _as_heads(top_heads(scores.scores, k))
     if len(chosen) < k:
-        raise InputError(
-            f"heads.k={k}: only {len(chosen)} heads of {name} score above 0; name fewer"
-        )
+        raise NoHeads(f"heads.k={k}: only {len(chosen)} heads of {name} score above 0; name fewer")
     return chosen
 
 
@@ -78,11 +77,11 @@ def above(scores: HeadScores, tau: float, name: str) -> Heads:
     """The heads whose score lies above `tau`.
 
     Raises:
-        InputError: there is none.
+        NoHeads: there is none.
     """
     chosen = _as_heads(head_set(scores.scores, tau))
     if not chosen:
-        raise InputError(
+        raise NoHeads(
             f"heads.tau={tau:g}: no head of {name} scores above it (the highest has "
             f"{scores.scores.max():.3g}); lower it"
         )
@@ -129,10 +128,10 @@ def common(source: Heads, target: Heads) -> Heads:
     """Heads of both sets.
 
     Raises:
-        InputError: there is none.
+        NoHeads: there is none.
     """
     if not source & target:
-        raise InputError(
+        raise NoHeads(
             "sets=intersection is empty: no head lies above the threshold in both source_scores "
             f"({len(source)} heads) and target_scores ({len(target)}); lower heads.tau"
         )
@@ -143,10 +142,10 @@ def only_source(source: Heads, target: Heads) -> Heads:
     """Heads of the source's set that the target's lacks.
 
     Raises:
-        InputError: there is none.
+        NoHeads: there is none.
     """
     if not source - target:
-        raise InputError(
+        raise NoHeads(
             f"sets=complement is empty: all {len(source)} heads above the threshold in "
             "source_scores are in target_scores too; leave it out or change heads.tau"
         )

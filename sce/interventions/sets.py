@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from sce.errors import InputError
+from sce.errors import InputError, NoHeads
 from sce.intervene_options import KS, InterveneConfig
 from sce.interventions.controls import HEADS, Condition, controls
 from sce.interventions.select import (
@@ -121,7 +121,7 @@ def with_controls(
         headless: cells of layers that have no heads; never drawn.
 
     Raises:
-        InputError: too few heads are left to draw from; says which option leaves more.
+        NoHeads: too few heads are left to draw from; says which option leaves more.
     """
     sized = [c for c in chosen if c.name != ALL]
     avoid = headless.union(*(c.heads for c in sized))
@@ -130,12 +130,13 @@ def with_controls(
     try:
         for condition in sized:
             made += controls(condition, shape, **options)
-    except InputError as error:
+    except NoHeads as error:
         none = "num_controls=0" if config.method == "knockout" else "leave random out of sets="
         most = (shape[0] * shape[1] - len(headless)) // 2
         # The sets of several files together are never drawn from.
         at_most = f" ({most} heads at most)" if len({c.name for c in sized}) == 1 else ""
-        raise InputError(f"{error}: {_fewer(config)}{at_most}, or {none} for no control") from None
+        text = str(error).removeprefix(NoHeads.PREFIX)
+        raise NoHeads(f"{text}: {_fewer(config)}{at_most}, or {none} for no control") from None
     return made
 
 

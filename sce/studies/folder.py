@@ -105,7 +105,10 @@ def read_jobs(folder: Path) -> list[Job]:
 
 
 def _content(folder: Path) -> dict[str, Any]:
-    content = parse_json(read_text(folder / FILE))
+    try:
+        content = parse_json(read_text(folder / FILE))
+    except InputError as error:
+        raise InputError(f"{folder / FILE}: {error}, or give another folder by dir=") from None
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise InputError(f"{folder / FILE}: not a study of schema {SCHEMA}")
     return content

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sce.errors import InputError
+from sce.errors import InputError, NoHeads
 from sce.records import write_json
 from sce.score_files import parse_json, read_text
 from sce.studies.folder import started_in
@@ -38,11 +38,18 @@ def state_of(folder: Path, job: Job) -> Mapping[str, Any] | None:
     file = state_file(folder, job)
     if not file.is_file():
         return None
-    state = parse_json(read_text(file))
+    try:
+        state = parse_json(read_text(file))
+    except InputError as error:
+        raise InputError(f"{file}: {error}; {_again(folder, job)}") from None
     if not isinstance(state, dict) or not isinstance(state.get("exit_code"), int):
-        also = f" and {folder / job.folder}" if job.folder else ""  # it has no checkpoint any more
-        raise InputError(f"{file}: not the end of a job; delete it{also}: the job is run again")
+        raise InputError(f"{file}: not the end of a job; {_again(folder, job)}")
     return state
+
+
+def _again(folder: Path, job: Job) -> str:
+    also = f" and {folder / job.folder}" if job.folder else ""  # it has no checkpoint any more
+    return f"delete it{also}: the job is run again"
 
 
 def is_done(folder: Path, job: Job) -> bool:
@@ -71,11 +78,32 @@ def run_job(folder: Path, job: Job, *, keep_checkpoints: bool) -> None:
             seconds = round(time.perf_counter() - started, 1)
             state = {"exit_code": code, "seconds": seconds, "error": error, "left_out": left_out}
             write_json(state_file(folder, job), state)
-        if is_done(folder, job):  # again, if the last time was cut off right here
-            for command in job.commands:
-                _mark(folder, job, command).unlink(missing_ok=True)
-            if job.folder and not keep_checkpoints:
-                shutil.rmtree(folder / job.folder / "checkpoints", ignore_errors=True)
+        if is_done(folder, job):
+            clear_up(folder, job, keep_checkpoints=keep_checkpoints)
+
+
+def clear_up(folder: Path, job: Job, *, keep_checkpoints: bool) -> None:
+    """Take away what a job that is done was held together by."""
+    for command in job.commands:
+        _mark(folder, job, command).unlink(missing_ok=True)
+    if job.folder and not keep_checkpoints:
+        shutil.rmtree(folder / job.folder / "checkpoints", ignore_errors=True)
+
+
+def forget_failure(folder: Path, job: Job) -> None:
+    """Take away how a job failed, so that its next end is told from it; an end that is none stays.
+
+    A job that another process is at has no such file: it was taken away before that began.
+    """
+    jobs = folder / "jobs"
+    jobs.mkdir(parents=True, exist_ok=True)
+    with (jobs / f"{job.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        if not is_done(folder, job):
+            state_file(folder, job).unlink(missing_ok=True)
 
 
 def _mark(folder: Path, job: Job, command: Command) -> Path:
@@ -96,12 +124,12 @@ def _run(folder: Path, job: Job, lock: int) -> tuple[int, str | None, list[str]]
             code = _execute(folder, command.at(folder), log, lock)
         except InputError as error:
             return 2, str(error), left_out
-        refused = _last_line(log) if code == 2 and command.optional else ""
+        last = _last_line(log) if code else ""
+        refused = last if code == 2 and command.optional and NoHeads.PREFIX in last else ""
         if refused:
             left_out.append(refused)
         elif code:
-            killed = f"killed by {signal.Signals(-code).name}" if code < 0 else _last_line(log)
-            return code, killed, left_out
+            return code, f"killed by {signal.Signals(-code).name}" if code < 0 else last, left_out
         mark.write_text(refused, "utf-8")
     return 0, None, left_out
 

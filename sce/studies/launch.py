@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sce.errors import InputError
-from sce.studies.jobs import state_of
+from sce.studies.jobs import clear_up, forget_failure, is_done, state_of
 from sce.studies.plan import Job
 
 _POLL_S = 0.5
@@ -55,11 +55,14 @@ def launch(
     Raises:
         InputError: the launcher is not installed, refuses its options, or stopped before its jobs.
     """
-    waiting = [job for job in jobs if (state_of(folder, job) or {}).get("exit_code") != 0]
+    waiting = [job for job in jobs if not is_done(folder, job)]
+    for job in jobs:
+        if job in waiting:
+            forget_failure(folder, job)
+        else:  # again, if the last time was cut off right before
+            clear_up(folder, job, keep_checkpoints=launcher.keep_checkpoints)
     if not waiting:
         return
-    for job in waiting:  # so that a new end is told from an old one
-        (folder / "jobs" / f"{job.name}.json").unlink(missing_ok=True)
     log = folder / "launch.log"
     with log.open("a", encoding="utf-8") as stream:
         process = subprocess.Popen(

@@ -36,7 +36,7 @@ class Command:
     out: str
     """Relative to the study's folder."""
     optional: bool = False
-    """What the data may not allow: its refusal is noted, and the job is done without it."""
+    """What head scores may not allow: `NoHeads` is noted, and the job is done without it."""
 
     def at(self, folder: Path) -> "Command":
         """The command for a study in `folder`, once the runs that it needs are there.

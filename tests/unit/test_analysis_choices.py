@@ -67,6 +67,16 @@ def test_a_setting_whose_predictions_cannot_be_read_is_named_and_left_out(runs):
     assert any("step-000024.jsonl" in skip.file for skip in found.skipped)
 
 
+def test_answers_may_hold_ends_of_lines_of_other_alphabets(runs):
+    file = runs[0] / "predictions" / "step-000024.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows = [row | {"prediction": "a\u2028b\x85c"} for row in rows]
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    found = analyse(runs)
+    assert {each.num_settings for each in found.groups[0].choices} == {4}
+    assert not found.skipped
+
+
 def test_runs_without_predictions_have_none(runs):
     for folder in runs[:-2]:
         (folder / "predictions" / "step-000024.jsonl").unlink()

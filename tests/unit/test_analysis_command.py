@@ -224,9 +224,24 @@ def test_what_was_left_out_is_printed_and_counted(tmp_path, capsys):
     (folders[0] / "records.jsonl").write_text("torn")
     assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--no-figures"]) == 0
     printed = capsys.readouterr().out
-    assert "left out" in printed
+    assert "left out (1 of 4 runs, 2 things in all)" in printed
     assert f"{folders[0]}/records.jsonl: line 1" in printed
     assert read(tmp_path / "out" / "tables" / "skipped.csv")[0]["run"] == folders[0].name
+
+
+def test_nothing_of_an_earlier_analysis_stays_beside_this_one(tmp_path):
+    write_runs(tmp_path / "runs", WORLD, Planted(num_settings=2, seeds=(0,)))
+    out = tmp_path / "out"
+    command = [str(tmp_path / "runs"), "--out", str(out), "--no-figures"]
+    own = ["tables/interventions.csv", "figures/musique-maps.png", "index.html", "notes.txt"]
+    for file in map(out.joinpath, own):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("of an earlier one, or the user's")
+    assert main(command) == 0
+    assert all((out / name).exists() for name in own)  # no analysis has been here yet
+    assert main(command) == 0
+    assert [name for name in own if (out / name).exists()] == ["notes.txt"]
+    assert (out / "tables" / "runs.csv").exists()
 
 
 def test_nothing_heavy_is_imported():

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -225,8 +226,9 @@ def test_a_study_names_what_has_not_run_or_failed(tmp_path):
     (root / "jobs" / f"{names[0]}.json").write_text('{"exit_code": 1, "error": "out of memory"}')
     found = analyse([root])
     said = {skip.run: skip.reason for skip in found.skipped}
-    assert said == {names[0]: "failed: out of memory", names[1]: "not finished"}
-    assert found.num_runs == len(names)
+    failed = {names[0]: "failed: out of memory", names[1]: "not finished"}
+    assert said == {**failed, "mdqa-baselines": "not finished"}
+    assert (found.num_runs, found.num_left_out) == (len(names), 2)
 
 
 def test_a_study_that_cannot_be_read_is_looked_through_as_a_folder(tmp_path):
@@ -258,9 +260,10 @@ def test_nan_in_records_is_none(runs):
 
 def test_what_a_study_s_jobs_left_out_or_failed_at_is_said(tmp_path):
     study = write_study(tmp_path / "s", [WORLD], FEW)
-    run = next((study / "runs").iterdir()).name
+    run, patched = (folder.name for folder in sorted((study / "runs").iterdir())[:2])
     for job, state in {
         run: {"exit_code": 0, "left_out": ["sets=intersection is empty"]},
+        patched: {"exit_code": 1, "error": "no space left"},
         "mdqa-baselines": {"exit_code": 1, "error": "out of memory"},
     }.items():
         (study / "jobs").mkdir(exist_ok=True)
@@ -270,8 +273,30 @@ def test_what_a_study_s_jobs_left_out_or_failed_at_is_said(tmp_path):
     found = {(skip.run, skip.reason) for skip in analyse([study]).skipped}
     assert found == {
         (run, "left out: sets=intersection is empty"),
+        (patched, "failed after its training: no space left"),
         ("mdqa-baselines", "failed: out of memory"),
     }
+
+
+def test_of_loose_real_runs_the_largest_size_is_real_data_and_fewer_examples_limit_it(tmp_path):
+    real = Tuned(1.0, 0.7, "real", "real")
+    sizes = ((384, 0), (384, 1), (96, 0))
+    for size, seed in sizes:
+        run = replace(real, num_train=size, seed=seed)
+        write_run(tmp_path / f"real-{size}-{seed}", WORLD, run)
+    (task,) = analyse([tmp_path]).groups[0].tasks
+    assert {run.name for run in task.runs if run.in_reference} == {"real-384-0", "real-384-1"}
+    assert {run.name: run.kind for run in task.runs}["real-96-0"] == "limited"
+
+
+def test_a_run_that_learnt_from_far_fewer_answer_tokens_is_named(runs):
+    for number, folder in enumerate(runs):
+        edit(folder, lambda row, n=number: row | {"target_tokens": 682 if n == 0 else 1900 + n})
+    (task,) = analyse(runs).groups[0].tasks
+    (warning,) = [warning for warning in task.warnings if "answer tokens" in warning]
+    assert warning.startswith(f"{runs[0].name} (682): trained on so many")
+    edit(runs[0], lambda row: row | {"target_tokens": 1500})
+    assert not any("answer tokens" in w for w in analyse(runs).groups[0].tasks[0].warnings)
 
 
 def test_settings_that_two_studies_call_alike_stay_two(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from sce.analysis.accuracy import points_of
 from sce.analysis.study import analyse
 from sce.records import HeadScores, read_jsonl
-from sce.stats import cosine, paired_bootstrap
+from sce.stats import cosine, paired_bootstrap, spearman
 
 DOCS = Path(__file__).parents[2] / "docs"
 README = DOCS.parent / "README.md"
@@ -123,6 +123,26 @@ def test_what_is_told_of_recall_is_what_the_settings_have():
     )
     ends = [f"{value:.2f}" for value in (real, f1[0], f1[-1])]
     assert told.findall(" ".join(text.split())) == [(str(len(f1)), str(len(own)), *ends)]
+
+
+def test_rho_over_tau_and_without_the_setting_that_is_not_matched_are_as_told():
+    group, text = grid()
+    text = " ".join(text.split())
+    (over,) = [
+        each
+        for each in group.over_tau
+        if (each.task, each.measure, each.points) == ("mdqa", "recall", "synthetic")
+    ]
+    rhos = {f"{tau:.3g}": f"{rho:.2f}" for tau, rho in zip(over.taus, over.rho, strict=True) if rho}
+    (told,) = re.findall(r"rho of recall is (.*?)\. 0\.1 was fixed", text)
+    pairs = [pair.split(" at ") for pair in told.split(", ")]
+    assert len(pairs) > 3
+    assert all(rhos[tau] == rho for rho, tau in pairs)
+    (task,) = group.tasks
+    names = {run.setting for run in points_of(task, "synthetic")} - {"entity-real"}
+    own = [each.measures for each in task.settings if each.setting in names]
+    rho = spearman(*([each[name].value for each in own] for name in ("recall", "f1")))
+    assert f"It has the lowest F1. Without it rho is {rho:.2f}." in text
 
 
 def test_the_run_that_was_repeated_came_out_as_it_is_told():

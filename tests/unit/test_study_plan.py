@@ -308,6 +308,13 @@ def test_another_configuration_is_refused_with_what_differs(tmp_path):
     assert 'study.every is [] there and ["batch.eval=4"] here' in str(error.value)
 
 
+@pytest.mark.parametrize("text", ["", '{"schema": "sce.study/1"', "[]"])
+def test_a_torn_study_is_named(tmp_path, text):
+    (tmp_path / "study.json").write_text(text)
+    with pytest.raises(InputError, match=r"study\.json: "):
+        read_jobs(tmp_path)
+
+
 def test_an_estimate_is_no_configuration(tmp_path):
     begin(tmp_path / "s", asdict(study()), jobs_of(study(), "none"))
     faster = study(estimate=EstimateOptions(tokens_per_s=9000))

@@ -40,8 +40,8 @@ def against_f1(group: Group, task: Task) -> Figure | None:
     if not found:
         return None
     lines = (
-        "Bars: 95% intervals (examples, mean over seeds). Small: single seeds. Green dashes: one "
-        "real run against the others.",
+        "Bars: 95% intervals (examples, mean over seeds). Small: single seeds. Green dashes: real "
+        "data against a reference it is not in.",
         "Grey dots: chance within layers. p by exchange of settings, two-sided. All points: with "
         "untuned, and real unless in the reference.",
     )

@@ -37,8 +37,8 @@ def over(task: Task, by: str) -> Figure | None:
         return None
     at = f"tau = {task.tau:g}" if by == "tau" else f"k = {task.k}"
     lines = (
-        "A line a setting (mean over seeds). Green: each real run against the others, the ceiling."
-        " Grey dots: chance within layers.",
+        "A line a setting (mean over seeds). Green: real data, the ceiling; runs of the reference "
+        "against the others of it. Grey dots: chance within layers.",
         f"Orange dashes: {at}, as in the other figures; bars: 95% over examples there, the rest "
         "in the tables.",
     )

@@ -32,7 +32,8 @@ def content(
     groups = [_group(place, group, drawn) for place, group in enumerate(found.groups)]
     return {
         "study": found.study,
-        "num_runs": found.num_runs,
+        "num_runs": found.num_runs - found.num_left_out,
+        "num_left_out": found.num_left_out,
         "version": found.sce_version,
         "library": library(),
         "warnings": list(found.warnings),

@@ -7,7 +7,8 @@ function startAnswers() {
   const heads = found[0] ? `${found[0].layers} × ${found[0].heads} heads` : "";
   const models = [...new Set(report.groups.map((each) => each.model))].join(", ");
   const tasks = [...new Set(found.map((task) => task.task))].join(", ");
-  $("about").textContent = [plural(report.num_runs, "run"), models && `model ${models}`, tasks, heads, `sce ${report.version}`]
+  const runs = plural(report.num_runs, "run") + (report.num_left_out ? ` (${report.num_left_out} more left out)` : "");
+  $("about").textContent = [runs, models && `model ${models}`, tasks, heads, `sce ${report.version}`]
     .filter(Boolean).join(" · ");
   drawWarnings();
   drawAnswers();
