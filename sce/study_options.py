@@ -30,12 +30,14 @@ class InterventionStudy:
     """What is asked of cause: overrides of python -m sce.intervene, or null to leave it out."""
 
     every: Overrides = field(default_factory=list)
-    """Overrides of all three."""
+    """Overrides of all but `looks`."""
     baselines: list[str] | None = field(default_factory=list)
     """The untuned and the real-tuned model without documents, with the gold ones alone, and with
     the evidence taken out."""
     knockout: list[str] | None = field(default_factory=list)
     """The reference's heads taken out of the real-tuned model."""
+    knockout_each: list[str] | None = None
+    """The reference's heads taken out of the first seed of every setting; null: of none."""
     looks: list[str] | None = field(default_factory=lambda: ["data.num_reference=3"])
     """Where each head of the real-tuned model looks on a few examples: overrides of
     python -m sce.score."""

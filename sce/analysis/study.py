@@ -91,22 +91,24 @@ class _Extras:
         return with_extras(task, views, tried)
 
     def _tried(self, study: Path, task: str) -> list[Intervention]:
-        """Knockout of the task, and every patch of it; a folder's name says of which run."""
-        file = study / "knockout" / task / "results.json"
-        files = [file] if file.is_file() else []
-        found = [intervention(each, self.skipped, (None, None, None)) for each in files]
+        """Knockouts and patches of the task; a folder's name says of which run.
+
+        That of the real-tuned model has the task's name.
+        """
+        found: list[Intervention | None] = []
         jobs = [job for folder, job in self.jobs if folder.is_relative_to(study)]
-        for file in sorted((study / "patch").glob("*/results.json")):
+        for file in (*study.glob("knockout/*/results.json"), *study.glob("patch/*/results.json")):
             job = next((job for job in jobs if file.parent.name in _folders_of(job)), None)
             if job is not None and job.task != task:
                 continue
             about = (None, None, None) if job is None else (job.setting, job.kind, job.seed)
             found.append(intervention(file, self.skipped, about))
-        return [each for each in found if each is not None and each.task == task]
+        own = [each for each in found if each is not None and each.task == task]
+        return sorted(own, key=lambda each: (each.method, each.setting or ""))
 
 
 def _folders_of(job: Job) -> set[str]:
-    """What the folder of a run's patching may be called: no folder's name has a slash."""
+    """What the folder of a run's interventions may be called: no folder's name has a slash."""
     name = f"{job.task}-{job.setting}-seed{job.seed}"
     return {job.name, name, *(name.replace("/", other) for other in "-_")}
 

@@ -108,7 +108,8 @@ def forget_failure(folder: Path, job: Job) -> None:
 
 def _mark(folder: Path, job: Job, command: Command) -> Path:
     """Stands while a job's later commands are still to come."""
-    return folder / "jobs" / f"{job.name}.{command.program}.done"
+    own = "train" if command.program == "train" else command.out.partition("/")[0]
+    return folder / "jobs" / f"{job.name}.{own}.done"
 
 
 def _run(folder: Path, job: Job, lock: int) -> tuple[int, str | None, list[str]]:

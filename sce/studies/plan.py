@@ -2,7 +2,7 @@
 
     stage 0   real data, the reference's seeds
     stage 1   the reference: their mean
-    stage 2   every setting and seed, each patched from the real-tuned model once it is there;
+    stage 2   every setting and seed, the first of each intervened in once it is there;
               knockout, baselines and looks of the real-tuned model
 
 Jobs of one stage do not depend on each other. Each job is a few commands that a user could type.
@@ -174,9 +174,8 @@ class _Task:
             self._train(folder, seed, [*options, f"reference.path={DIR}/{self.reference_file}"])
         ]
         kind = self._kind(options)
-        patch = self.study.interventions.patch
-        if patch is not None and kind != REAL and seed == self.study.seeds[0]:
-            commands.append(self._patch(setting, seed, folder, patch))
+        if kind != REAL and seed == self.study.seeds[0]:
+            commands += self._tried_on(setting, seed, folder)
         name = f"{self.task}-{setting}-seed{seed}"
         return Job(name, 2, self.task, kind, tuple(commands), setting, seed, folder)
 
@@ -223,7 +222,8 @@ class _Task:
 
     def _interventions(self) -> list[Job]:
         options, jobs = self.study.interventions, []
-        adapter = f"adapter={DIR}/{self._members[0]}/adapter"
+        tuned = self._members[0]
+        adapter = f"adapter={DIR}/{tuned}/adapter"
         if options.baselines is not None:
             more = ["method=baselines", *options.baselines, adapter]
             command = self._intervene(f"baselines/{self.task}", more)
@@ -235,13 +235,26 @@ class _Task:
             command = Command("score", (*shared, *out), f"looks/{self.task}.json")
             jobs.append(Job(f"{self.task}-looks", 2, self.task, "looks", (command,)))
         if options.knockout is not None:
-            heads = f"heads.file={DIR}/{self.reference_file}"
-            more = ["method=knockout", heads, *options.knockout, adapter]
-            command = self._intervene(f"knockout/{self.task}", more)
+            command = self._knockout(f"knockout/{self.task}", tuned, options.knockout)
             jobs.append(Job(f"{self.task}-knockout", 2, self.task, "knockout", (command,)))
         return jobs
 
-    def _patch(self, setting: str, seed: int, folder: str, patch: Sequence[str]) -> Command:
+    def _tried_on(self, setting: str, seed: int, folder: str) -> list[Command]:
+        """What is tried on one run of a setting, once it is tuned."""
+        options, name = self.study.interventions, f"{self.task}-{setting}-seed{seed}"
+        found = []
+        if options.knockout_each is not None:
+            found.append(self._knockout(f"knockout/{name}", folder, options.knockout_each))
+        if options.patch is not None:
+            found.append(self._patch(f"patch/{name}", folder, options.patch))
+        return found
+
+    def _knockout(self, out: str, folder: str, knockout: Sequence[str]) -> Command:
+        heads = f"heads.file={DIR}/{self.reference_file}"
+        adapter = f"adapter={DIR}/{folder}/adapter"
+        return self._intervene(out, ["method=knockout", heads, *knockout, adapter])
+
+    def _patch(self, out: str, folder: str, patch: Sequence[str]) -> Command:
         source = self._members[0]
         more = [
             "method=patch",
@@ -251,8 +264,7 @@ class _Task:
             f"target_scores={DIR}/{folder}/heads/{LAST}",
             *patch,
         ]
-        command = self._intervene(f"patch/{self.task}-{setting}-seed{seed}", more)
-        return replace(command, optional=True)  # no head may lie in both sets
+        return replace(self._intervene(out, more), optional=True)  # no head may lie in both sets
 
     def _intervene(self, out: str, more: Sequence[str]) -> Command:
         shared = [*self._every, *self._scoring, *self.study.interventions.every]

@@ -10,7 +10,16 @@ from sce.analysis.study import analyse
 from sce.analysis.tasks import Limits
 from sce.records import HeadScores
 from sce.stats import comparison_intervals
-from study_runs import Planted, Tuned, World, write_reference, write_run, write_runs, write_study
+from study_runs import (
+    Planted,
+    Tuned,
+    World,
+    write_knockout,
+    write_reference,
+    write_run,
+    write_runs,
+    write_study,
+)
 
 WORLD = World(num_own=1)
 
@@ -215,7 +224,9 @@ def test_limits_of_the_command_line_hold(runs):
 
 def test_a_study_of_two_tasks_is_pooled_with_and_without_their_means(tmp_path):
     worlds = [World(), World(seed=5, task="musique")]
-    found = analyse([write_study(tmp_path, worlds, Planted(num_settings=8, noise=0.05))])
+    study = write_study(tmp_path, worlds, Planted(num_settings=8, noise=0.05))
+    write_knockout(study / "knockout" / "mdqa-high-real-seed0" / "results.json")
+    found = analyse([study])
     (group,) = found.groups
     assert found.study == "a-study"
     assert [task.task for task in group.tasks] == ["mdqa", "musique"]
@@ -225,8 +236,9 @@ def test_a_study_of_two_tasks_is_pooled_with_and_without_their_means(tmp_path):
     task = group.tasks[0]
     assert task.reference.source.endswith("reference/mdqa.json")
     assert len(task.baselines) == 8
-    assert [each.method for each in task.interventions] == ["knockout", "patch"]
-    patch = task.interventions[1]
+    assert [each.method for each in task.interventions] == ["knockout", "knockout", "patch"]
+    assert [each.setting for each in task.interventions[:2]] == [None, "high/real"]
+    patch = task.interventions[2]
     assert (patch.setting, patch.seed) == ("high/real", 0)
     assert patch.worse_than_random[0]["name"] == "complement"
     assert not [run for run in task.runs if run.kind == "real" and run.is_point]

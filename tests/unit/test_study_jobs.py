@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -74,11 +75,22 @@ def test_any_other_failure_of_a_patch_is_one_and_is_tried_again(ends, tmp_path, 
 def test_what_was_left_out_is_still_known_after_a_later_failure(ends, tmp_path):
     told, _ = ends
     (tmp_path / "jobs").mkdir()
-    (tmp_path / "jobs" / "a.intervene.done").write_text(refusal())
+    (tmp_path / "jobs" / "a.patch.done").write_text(refusal())
     told["train"] = (1, "out of memory")
     assert run(tmp_path)["exit_code"] == 1
     told.clear()
     assert run(tmp_path)["left_out"] == [refusal()]
+
+
+def test_two_interventions_of_a_job_are_each_done_once(ends, tmp_path):
+    told, executed = ends
+    knockout = Command("intervene", (), "knockout/a")
+    both = replace(TUNED, commands=(TUNED.commands[0], knockout, TUNED.commands[1]))
+    told["intervene"] = (1, "out of memory")
+    run_job(tmp_path, both, keep_checkpoints=False)
+    told.clear()
+    run_job(tmp_path, both, keep_checkpoints=False)
+    assert executed == ["train", "intervene", "intervene", "intervene"]
 
 
 @pytest.mark.parametrize("kept", [False, True])

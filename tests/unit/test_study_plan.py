@@ -91,6 +91,21 @@ def test_patching_is_of_the_first_seed_of_each_setting_that_is_not_real():
     assert f"target={DIR}/runs/mdqa-symbolic-seed3/adapter" in patch
 
 
+def test_heads_are_taken_out_of_each_setting_where_that_is_asked_for():
+    asked = InterventionStudy(knockout=["heads.k=[2]"], knockout_each=["heads.k=[1]"])
+    jobs = named(jobs_of(study(seeds=[3, 4], interventions=asked), "none"))
+    commands = jobs["mdqa-symbolic-seed3"].commands
+    assert [command.out for command in commands[1:]] == [
+        "knockout/mdqa-symbolic-seed3",
+        "patch/mdqa-symbolic-seed3",
+    ]
+    own, real = commands[1].overrides, jobs["mdqa-knockout"].commands[0].overrides
+    heads = f"heads.file={DIR}/reference/mdqa.json"
+    assert {"heads.k=[1]", heads, f"adapter={DIR}/runs/mdqa-symbolic-seed3/adapter"} <= set(own)
+    assert {"heads.k=[2]", heads, f"adapter={DIR}/runs/mdqa-reference-seed100/adapter"} <= set(real)
+    assert not any(len(job.commands) > 1 for name, job in jobs.items() if name.endswith("seed4"))
+
+
 def test_a_single_reference_run_is_the_reference_as_it_is():
     (job,) = (j for j in jobs_of(study(reference_seeds=[9]), "none") if j.kind == "reference")
     assert job.commands[0].overrides[:2] == ("action=convert", "to=sce")

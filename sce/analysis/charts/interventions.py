@@ -36,7 +36,7 @@ def knockout(task: Task) -> Figure | None:
         for name in dict.fromkeys(curve["name"] for curve in found.curves):
             rows = _knocked(found, name, before)
             if rows:
-                panels.append(_knockout_panel(name, rows, before))
+                panels.append(_knockout_panel(found, name, rows, before))
     if not panels:
         return None
     lines = (
@@ -102,7 +102,7 @@ def _knocked(found: Intervention, name: str, before: Effect | None) -> Rows:
     return rows
 
 
-def _knockout_panel(name: str, rows: Rows, before: Effect | None) -> Panel:
+def _knockout_panel(found: Intervention, name: str, rows: Rows, before: Effect | None) -> Panel:
     base = alt.Chart(data(rows))
     scale = alt.Scale(domain=list(KINDS.values()), range=list(COLOURS))
     colour = alt.Color("kind:N", scale=scale, legend=alt.Legend(title=None, orient="bottom"))
@@ -113,8 +113,9 @@ def _knockout_panel(name: str, rows: Rows, before: Effect | None) -> Panel:
     )
     line = base.mark_line(point={"size": 25}).encode(x, y, colour)
     start = ruler(before.f1.value if before else None, "y", INK, (4, 3))
-    title = heading(f"heads by {name}"[:44], f"n = {rows[0]['n']} examples")
-    return Panel([*start, band, line], 260, 190, title)
+    tuned = "the real-tuned model" if found.setting is None else found.setting
+    title = heading(f"{tuned}: heads by {name}"[:44], f"n = {rows[0]['n']} examples")
+    return Panel([*start, band, line], 260, 190, title, found.setting, found.kind)
 
 
 def _patch_panel(found: Intervention, way: str, effects: list[Effect]) -> Panel:
