@@ -7,7 +7,7 @@ import numpy as np
 
 from sce.analysis.findings import Findings
 from sce.analysis.study import analyse
-from study_runs import Planted, Tuned, World, write_run, write_study
+from study_runs import Planted, Tuned, World, write_run, write_runs, write_study
 
 SMALL = {"layers": 8, "heads": 6, "num_untuned": 5, "num_learned": 8}
 
@@ -23,6 +23,13 @@ def hundred_runs(folder: Path) -> Findings:
     world = World(layers=32, heads=32, num_untuned=25, num_learned=30, per_example=False)
     planted = Planted(num_settings=48, noise=0.03, real_seeds=(100, 101, 102, 103))
     return analyse([write_study(folder, [world], planted)])
+
+
+def two_groups(folder: Path) -> Findings:
+    """The same kinds of data by two scorers, which are never compared."""
+    for scorer in ("copy", "ov_write"):
+        write_runs(folder / scorer, World(scorer=scorer, **SMALL), Planted(num_settings=3))
+    return analyse([folder / "copy", folder / "ov_write"])
 
 
 def one_run(folder: Path) -> Findings:

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 import browser
-from page_findings import hundred_runs, look, one_run, two_tasks
+from page_findings import hundred_runs, look, one_run, two_groups, two_tasks
 from sce.analysis.page import write
 
 pytestmark = [
@@ -179,6 +179,59 @@ def test_the_keyboard_alone_does_the_same(page, told):
     page.tab_to("#answer-tokens [aria-checked=true]")
     page.press(keys.ARROW_RIGHT)
     page.until(lambda: "(2 of 3)" in page.text("#look-words"))
+
+
+def focused(page):
+    return page.run("return document.activeElement.id || document.activeElement.textContent")
+
+
+def test_what_has_the_focus_keeps_it_when_its_part_is_drawn_anew(page):
+    keys = browser.Keys
+    page.tab_to("#settings > summary")
+    page.press(keys.ENTER)
+    page.tab_to("#settings .controls button:nth-child(2)")
+    page.press(keys.SPACE)
+    page.until(lambda: page.text("#filtered").startswith("0 of 38 runs"))
+    assert focused(page) == "none"
+    assert page.text("#head-words") == page.text("#run-words") == "No run passes the filters."
+    assert {row["kind"] for row in page.table("#head-table table")} == {"reference"}
+    page.run("document.activeElement.previousElementSibling.focus()")
+    page.press(keys.SPACE)
+    page.until(lambda: page.text("#filtered").startswith("All 38 runs"))
+    assert focused(page) == "all"
+    page.tab_to("#head-table tr:not(.chosen) button.link")
+    name = focused(page)
+    page.press(keys.ENTER)
+    page.until(lambda: page.text("#head-table tr.chosen th") == name)
+    assert focused(page) == name
+    page.run("document.querySelector('#all-numbers').open = true")
+    page.until(lambda: page.all("#all-numbers tbody button"))
+    page.tab_to("#all-numbers tbody button")
+    page.press(keys.ENTER)
+    assert focused(page) == "run-title"
+
+
+def test_a_table_keeps_the_order_that_the_reader_gave_it(page):
+    page.all("#head-table thead button")[3].click()
+    page.until(lambda: page.all("#head-table th[aria-sort=descending]"))
+    before = [row["F1"] for row in page.table("#head-table table")]
+    page.point_at(cell(page, "map-run", 2, 3))
+    page.until(lambda: page.text("#head-title").startswith("Layer 2, head 3"))
+    assert [row["F1"] for row in page.table("#head-table table")] == before
+    page.all("#head-table thead button")[3].click()
+    page.until(lambda: page.all("#head-table th[aria-sort=ascending]"))
+
+
+def test_another_model_or_scorer_is_chosen_by_keyboard(window, tmp_path):
+    write(two_groups(tmp_path), tmp_path / "index.html")
+    window.open(tmp_path / "index.html")
+    window.tab_to("#group")
+    first = window.run("return document.querySelector('#group').selectedOptions[0].textContent")
+    window.press(browser.Keys.ARROW_DOWN)
+    words = "return document.querySelector('#group').selectedOptions[0].textContent"
+    window.until(lambda: window.run(words) != first)
+    assert focused(window) == "group"
+    assert window.complaints() == []
 
 
 def test_where_a_head_looks_as_the_answer_is_emitted(page):

@@ -17,6 +17,15 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
+/** Puts other children into a holder; what had the focus in it has it again, by its id or what it says. */
+function refill(holder, ...children) {
+  const focused = holder.contains(document.activeElement) ? document.activeElement : null;
+  const says = (each) => [each.tagName, each.textContent, each.type === "number" ? "" : each.value].join("\n");
+  const same = (each) => (focused.id ? each.id === focused.id : says(each) === says(focused));
+  holder.replaceChildren(...children);
+  if (focused && focused !== holder) [...holder.querySelectorAll("button, input, select, summary")].find(same)?.focus();
+}
+
 /** A select with its label. `options` are [value, text] or {label, options}. */
 function labelledSelect(id, label, options, value, onChange) {
   const option = ([each, text]) => make("option", { value: each, text });

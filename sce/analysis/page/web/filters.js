@@ -9,22 +9,22 @@ function startFilters() {
 }
 
 function drawFilters() {
-  const row = $("filter-row");
-  row.replaceChildren();
+  const parts = [];
   if (report.groups.length > 1) {
     const options = report.groups.map((each, index) => [String(index), each.name]);
-    row.append(labelledSelect("group", "Model and scorer", options, String(state.group), chooseGroup));
+    parts.push(labelledSelect("group", "Model and scorer", options, String(state.group), chooseGroup));
   }
   const tasks = (group()?.tasks ?? []).map((task) => [task.task, task.task]);
   if (tasks.length > 1) tasks.unshift(["", "all tasks"]);
-  row.append(labelledSelect("task", "Task", tasks, state.task, (task) => {
+  parts.push(labelledSelect("task", "Task", tasks, state.task, (task) => {
     state.task = task;
     drawChoices();
     changed("filter");
   }));
-  row.append(make("div", { id: "kinds", class: "chips", role: "group", "aria-label": "Kind of data" }));
-  row.append(make("details", { id: "settings", class: "pop" }, make("summary", { id: "settings-words" }), make("div", { class: "pop-in" })));
-  row.append(make("button", { type: "button", id: "reset", text: "Show all", on: { click: showAll } }));
+  parts.push(make("div", { id: "kinds", class: "chips", role: "group", "aria-label": "Kind of data" }));
+  parts.push(make("details", { id: "settings", class: "pop" }, make("summary", { id: "settings-words" }), make("div", { class: "pop-in" })));
+  parts.push(make("button", { type: "button", id: "reset", text: "Show all", on: { click: showAll } }));
+  refill($("filter-row"), ...parts);
   drawChoices();
 }
 
@@ -44,14 +44,13 @@ function showAll() {
   state.hiddenSettings.clear();
   if ((group()?.tasks ?? []).length > 1) state.task = "";
   drawFilters();
-  $("reset").focus();
   changed("filter");
 }
 
 function drawChoices() {
   const runs = tasksShown().flatMap((task) => task.runs);
   const kinds = KIND_ORDER().filter((kind) => runs.some((run) => run.kind === kind));
-  $("kinds").replaceChildren(...kinds.map((kind) => {
+  refill($("kinds"), ...kinds.map((kind) => {
     const change = (event) => toggle(state.hiddenKinds, kind, event.target.checked);
     return make("label", { class: "chip" },
       make("input", { type: "checkbox", value: kind, name: "kind", checked: !state.hiddenKinds.has(kind), on: { change } }),
@@ -69,7 +68,7 @@ function drawChoices() {
     drawChoices();
     changed("filter");
   } } });
-  document.querySelector("#settings .pop-in").replaceChildren(
+  refill(document.querySelector("#settings .pop-in"),
     make("div", { class: "controls" }, every("all", true), every("none", false)),
     make("div", { class: "checks", role: "group", "aria-label": "Settings" }, ...boxes));
   sayFiltered();

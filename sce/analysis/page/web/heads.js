@@ -9,12 +9,10 @@ function startHeads() {
 function drawHeadControls() {
   const task = chosenRun()?.task ?? group()?.tasks[0];
   if (!task) return;
-  const focused = document.activeElement?.id;
   const { layer, head } = state.head;
-  $("head-controls").replaceChildren(
+  refill($("head-controls"),
     labelledNumber("layer", "Layer", layer, task.layers - 1, (value) => chooseHead(value, state.head.head)),
     labelledNumber("head", "Head", head, task.heads - 1, (value) => chooseHead(state.head.layer, value)));
-  if (focused === "layer" || focused === "head") $(focused).focus();
 }
 
 /** What the head scores in every run that is shown, in references and untuned models. */
@@ -39,14 +37,15 @@ function scoresOf({ layer, head }) {
 }
 
 let stripDrawn = "";
+const headOrder = {}; // of the table, kept while it is drawn anew
 
 async function drawHead() {
   const found = chosenRun();
-  if (!found) return;
+  if (!tasksShown().length) return;
   const place = headShown();
   const rows = scoresOf(place);
   $("head-title").textContent = `Layer ${place.layer}, head ${place.head}: its score in every run`;
-  $("head-words").textContent = headWords(found, place, rows);
+  $("head-words").textContent = found ? headWords(found, place, rows) : "No run passes the filters.";
   if ($("layer") && document.activeElement !== $("layer")) $("layer").value = place.layer;
   if ($("head") && document.activeElement !== $("head")) $("head").value = place.head;
   const cells = rows.map((row) => [row.name, row.score, row.above ? "yes" : "no", row.f1, row.setting, row.kind, row.task]);
@@ -54,8 +53,9 @@ async function drawHead() {
   const mark = (row) => row[0] === state.run?.name && row[6] === state.run?.task;
   const onRow = (row) => chooseRun(row[6], row[0]);
   const leads = (row) => row[5] !== "reference";
-  $("head-table").replaceChildren(tableOf({ title: "", columns, rows: cells, onRow, mark, leads }));
-  await drawStrip(rows);
+  refill($("head-table"), tableOf({ title: "", columns, rows: cells, onRow, mark, leads, order: headOrder }));
+  if (rows.length) await drawStrip(rows);
+  else await clearStrip();
 }
 
 function headWords({ task, run }, { layer, head }, rows) {
@@ -89,6 +89,11 @@ async function drawStrip(rows) {
   const shown = rows.filter((row) => row.score !== null).map((row, index) => ({ ...row, jitter: (index * 0.618) % 1, text: fixed(row.score, 4) }));
   const own = shown.filter((row) => row.name === state.run?.name && row.task === state.run?.task);
   return view.data("scores", shown).data("own", own).run();
+}
+
+async function clearStrip() {
+  const view = await drawn.get($("strip").querySelector(".plot"));
+  view?.data("scores", []).data("own", []).run();
 }
 
 function stripSpec(names, room) {

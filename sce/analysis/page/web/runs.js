@@ -22,10 +22,8 @@ function drawRunChoice() {
     options: task.runs.filter((run) => keep(run.setting, run.kind)).map((run) => [`${task.task}\n${run.name}`, run.name]),
   }));
   const value = state.run ? `${state.run.task}\n${state.run.name}` : "";
-  const focused = document.activeElement?.id === "run";
   const choose = (each) => chooseRun(...each.split("\n"));
-  $("run-controls").replaceChildren(labelledSelect("run", "Run", options, value, choose));
-  if (focused) $("run").focus();
+  refill($("run-controls"), labelledSelect("run", "Run", options, value, choose));
   sayRun();
 }
 
@@ -80,5 +78,6 @@ function settingsTable() {
 /** Chooses a run and goes to where it is shown. */
 function showRun(task, name) {
   chooseRun(task, name);
+  $("run-title").focus({ preventScroll: true });
   $("run-title").scrollIntoView({ block: "start" });
 }

@@ -1,7 +1,10 @@
 // Tables: sorted by a click on a column's head, filtered like the figures.
 
-/** A table; rows hold text, numbers or [value, low, high, n]. `mark` tells which row is chosen, `leads` which lead on. */
-function tableOf({ title, columns, rows, onRow, mark, leads = () => true }) {
+/**
+ * A table; rows hold text, numbers or [value, low, high, n]. `mark` tells which row is chosen, `leads` which lead on;
+ * `order` keeps by which column the reader sorted it, for the next table in its place.
+ */
+function tableOf({ title, columns, rows, onRow, mark, leads = () => true, order = {} }) {
   const numeric = columns.map((_, index) => rows.some((row) => isNumeric(row[index])));
   const body = make("tbody");
   const fill = (sorted) => {
@@ -14,16 +17,21 @@ function tableOf({ title, columns, rows, onRow, mark, leads = () => true }) {
   };
   const button = (row) => make("button", { type: "button", class: "link", text: row[0], on: { click: () => onRow(row) } });
   const heads = columns.map((text, index) => {
-    const sort = make("button", { type: "button", class: "sort", text, on: { click: () => sortBy(index) } });
-    return make("th", { scope: "col", class: numeric[index] ? "number" : null }, sort);
+    const button = make("button", { type: "button", class: "sort", text, on: { click: () => sortBy(index) } });
+    return make("th", { scope: "col", class: numeric[index] ? "number" : null }, button);
   });
-  const sortBy = (index) => {
-    const up = heads[index].getAttribute("aria-sort") === "descending";
+  const sort = () => {
+    const { index, up } = order;
     heads.forEach((head) => head.removeAttribute("aria-sort"));
     heads[index].setAttribute("aria-sort", up ? "ascending" : "descending");
     fill([...rows].sort((a, b) => (up ? 1 : -1) * compare(a[index], b[index])));
   };
-  fill(rows);
+  const sortBy = (index) => {
+    Object.assign(order, { index, up: order.index === index && !order.up });
+    sort();
+  };
+  if (order.index === undefined) fill(rows);
+  else sort();
   const caption = title ? make("caption", { text: title }) : null;
   return make("table", {}, caption, make("thead", {}, make("tr", {}, ...heads)), body);
 }
@@ -47,11 +55,14 @@ const tableBox = (table, label) =>
 /** Fills a <details> with tables once it is opened, and anew when filters change. */
 function tablesWithin(details, give) {
   const holder = make("div");
+  const orders = {};
   details.append(holder);
   const fill = () => {
     if (!details.open) return;
-    const given = give();
-    holder.replaceChildren(...given.map((table) => tableBox(tableOf({ ...table, rows: keptRows(table) }), table.title)));
+    refill(holder, ...give().map((table) => {
+      const order = (orders[table.title] ??= {});
+      return tableBox(tableOf({ ...table, rows: keptRows(table), order }), table.title);
+    }));
   };
   details.addEventListener("toggle", fill);
   return fill;
