@@ -92,9 +92,6 @@ def overlaps(sets: Sequence[Sets], tau: float) -> list[Overlap]:
         return []
     maps = np.array([scores.ravel() for own in sets for scores in own.maps])
     chosen = np.round(maps, 9) > tau
-    names = [
-        list(own.runs) if own.kind == "reference" else [run] for own in sets for run in own.runs
-    ]
     names = _names(sets)
     apart = np.array([[not (set(a) & set(b)) for b in names] for a in names])
     draws = _all_draws(sets, tau)

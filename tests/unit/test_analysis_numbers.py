@@ -214,6 +214,86 @@ def test_recorded_bounds_stand_where_the_reference_is_the_runs_own(tmp_path, run
     assert again.measures["recall"].value == first.measures["recall"].value
 
 
+def heads_above(folder, tau=0.1):
+    return {tuple(head) for head in np.argwhere(last_scores(folder).scores > tau).tolist()}
+
+
+def seeds_of(runs, setting):
+    return [f for f in runs if f.name.startswith(f"mdqa-{setting.replace('/', '-')}-seed")]
+
+
+def test_overlaps_are_those_of_plain_sets_a_row_as_the_run_and_a_column_as_the_reference(
+    runs, found
+):
+    (task,) = found.groups[0].tasks
+    own = {each.measure: each for each in task.overlaps}
+    names = own["recall"].names
+    first, second = (names.index(name) for name in ("high/high", "high/low"))
+    pairs = [(a, b) for a in seeds_of(runs, "high/high") for b in seeds_of(runs, "high/low")]
+    assert len(pairs) == 4
+    recalls, back, jaccards, cosines = [], [], [], []
+    for a, b in pairs:
+        ours, theirs = heads_above(a), heads_above(b)
+        recalls.append(len(ours & theirs) / len(theirs))
+        back.append(len(ours & theirs) / len(ours))
+        jaccards.append(len(ours & theirs) / len(ours | theirs))
+        x, y = (last_scores(folder).scores.ravel() for folder in (a, b))
+        cosines.append(x @ y / np.sqrt((x @ x) * (y @ y)))
+    assert np.mean(recalls) != pytest.approx(np.mean(back))  # so that the two cannot be mixed up
+
+    def told(measure, row, column):
+        return own[measure].cells[row][column]
+
+    assert told("recall", first, second).value == pytest.approx(np.mean(recalls))
+    assert told("recall", second, first).value == pytest.approx(np.mean(back))
+    for measure, values in (("jaccard", jaccards), ("cosine", cosines)):
+        for cell in (told(measure, first, second), told(measure, second, first)):
+            assert (cell.value, cell.n) == (pytest.approx(np.mean(values), abs=1e-6), 4)
+    a, b = (heads_above(folder) for folder in seeds_of(runs, "high/high"))
+    seeds = np.mean([len(a & b) / len(a), len(a & b) / len(b)])
+    assert told("recall", first, first).value == pytest.approx(seeds)
+    cell = told("recall", first, second)
+    assert cell.low <= cell.value <= cell.high
+
+
+def test_shares_of_layers_are_those_of_plain_sets(runs, found):
+    (task,) = found.groups[0].tasks
+    (own,) = [each for each in task.layers if each.name == "high/high"]
+    sets = [heads_above(folder) for folder in seeds_of(runs, "high/high")]
+    for layer, share in enumerate(own.shares):
+        expected = np.mean([len([h for h in s if h[0] == layer]) / len(s) for s in sets])
+        assert (share.value, share.n) == (pytest.approx(expected), 2)
+    assert sum(share.value for share in own.shares) == pytest.approx(1)
+    assert own.num_heads == np.mean([len(s) for s in sets])
+
+
+def test_curves_over_tau_and_their_rho_are_those_of_plain_sets(runs, found):
+    (group,) = found.groups
+    (task,) = group.tasks
+    real = [last_scores(folder).scores for folder in seeds_of(runs, "real/real")]
+    r = np.mean(real, axis=0)
+    points = [run for run in task.runs if run.kind == "synthetic"]
+    (over,) = [o for o in group.over_tau if (o.measure, o.points) == ("recall", "synthetic")]
+    checked = 0
+    for at in range(0, len(over.taus), 7):
+        tau, recalls = over.taus[at], {}
+        if not (r > tau).any():
+            continue
+        for run in points:
+            s = next(last_scores(folder).scores for folder in runs if folder.name == run.name)
+            expected = ((s > tau) & (r > tau)).sum() / (r > tau).sum()
+            curve = run.over_tau
+            assert curve.measures["recall"][list(curve.at).index(tau)] == pytest.approx(expected)
+            recalls.setdefault(run.setting, []).append(expected)
+        f1 = {s.setting: s.measures["f1"].value for s in task.settings}
+        means = [np.mean(values) for values in recalls.values()]
+        if len(set(means)) > 1:
+            rho = spearmanr(means, [f1[name] for name in recalls])[0]
+            assert over.rho[at] == pytest.approx(rho)
+            checked += 1
+    assert checked > 2
+
+
 def test_limits_of_the_command_line_hold(runs):
     (task,) = analyse(runs[:2] + runs[-2:], limits=Limits(tau=0.3, k=5)).groups[0].tasks
     assert (task.tau, task.k) == (0.3, 5)
