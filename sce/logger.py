@@ -69,11 +69,12 @@ def make_logger(  # noqa: PLR0913 - six plain facts about one run, all by keywor
     config: dict[str, Any],
     tags: list[str],
     job_type: str,
-    run_id: str | None = None,
+    run_path: str | None = None,
 ) -> RunLogger:
     """The logger that `options` ask for, its run started, with `config` as hyper-parameters.
 
-    Call it on every rank: zero alone starts a run. `run_id` continues the W&B run of that id.
+    Call it on every rank: zero alone starts a run. A `run_path`, from the function of that name,
+    continues that W&B run, in its own project, whatever the options say.
     """
     if options.name == "none":
         return RunLogger(None, "none", "No logger, no curves are kept (logger=none)")
@@ -81,7 +82,7 @@ def make_logger(  # noqa: PLR0913 - six plain facts about one run, all by keywor
         made = _make_csv(run_dir)
     else:
         init = {"project": options.project, "entity": options.entity, "group": options.group}
-        init |= {"name": run_name, "job_type": job_type, "id": run_id}
+        init |= {"name": run_name, "job_type": job_type, **_parts(run_path)}
         init["tags"] = [tag[:64] for tag in tags if tag]  # wandb refuses longer ones.
         made = _make_wandb(run_dir, init)
     if made.logger is not None and is_rank_zero():
@@ -89,10 +90,23 @@ def make_logger(  # noqa: PLR0913 - six plain facts about one run, all by keywor
     return made
 
 
-def run_id(run_logger: RunLogger) -> str | None:
-    """The W&B id with which `make_logger` continues this run; None where there is no such run."""
+def run_path(run_logger: RunLogger) -> str | None:
+    """W&B's entity/project/id, by which `make_logger` continues this run; None without such a run.
+
+    The entity is empty where it is the key's own.
+    """
     logger = run_logger.logger if run_logger.mode in ("online", "offline") else None
-    return None if logger is None else str(logger.version)
+    if logger is None:
+        return None
+    init = logger._wandb_init  # type: ignore[attr-defined]
+    return f"{init.get('entity') or ''}/{init['project']}/{logger.version}"
+
+
+def _parts(path: str | None) -> dict[str, str | None]:
+    """What wandb.init takes of a path; of an id alone, as earlier versions kept it, the id."""
+    *where, run = (path or "").split("/")
+    found: dict[str, str | None] = {"id": run or None}
+    return found | ({"entity": where[0] or None, "project": where[1]} if len(where) == 2 else {})
 
 
 def is_rank_zero() -> bool:

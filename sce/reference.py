@@ -75,7 +75,9 @@ def reference_commands(facts: RunFacts, overrides: Sequence[str]) -> list[str]:
     own = ("data.train.path",) if given.get("data.label", "null") != "null" else ()
     tuned = [o for o in overrides if _name(o) not in (*_OF_KINDS, *own)]
     tuned += [f"{name}=REAL_QUESTIONS" for name in own]
-    tuning = _of(tuned, ("model", "data", "batch", "lora", "trainer", "optimizer", "attention"))
+    tuning = _of(
+        tuned, ("hydra", "model", "data", "batch", "lora", "trainer", "optimizer", "attention")
+    )
     scoring = of_scoring(overrides)
     how = [f"scorer={facts.scorer}", f"mode={facts.mode}", f"match={facts.match}"]
     commands = []
@@ -101,7 +103,12 @@ def reference_commands(facts: RunFacts, overrides: Sequence[str]) -> list[str]:
 
 def of_scoring(overrides: Sequence[str]) -> list[str]:
     """Those of a training run's overrides that scoring takes: its model and its examples."""
-    return _of(overrides, ("model", "data", "batch", "attention", "max_new_tokens"))
+    return _of(overrides, ("hydra", "model", "data", "batch", "attention", "max_new_tokens"))
+
+
+def of_scores(overrides: Sequence[str]) -> list[str]:
+    """How they score, besides."""
+    return _of(overrides, ("scorer", "mode", "match"))
 
 
 def _of(overrides: Sequence[str], groups: tuple[str, ...]) -> list[str]:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sce.records import read_jsonl
-from sce.reference import command_line, of_scoring
+from sce.reference import command_line, of_scores, of_scoring
 from sce.stats import first_differences, pearson, spearman
 
 _OF_ONE_RUN = ("name", "resume", "run_dir", "seed", "untuned")
@@ -103,10 +103,11 @@ def _next_steps(
             f"curves     wandb leet {shown}/wandb        "
             f"upload: wandb sync {shown}/wandb/offline-run-*"
         )
+    scored = [*of_scoring(overrides), *of_scores(overrides)]
     adapter = [f"adapter={shown}/adapter", "out=heads.json", "audit=audit.jsonl"]
     lines += [
         f"next       {command_line('train', _another_run(row, overrides))}",
-        f"           {command_line('score', [*of_scoring(overrides), *adapter])}",
+        f"           {command_line('score', [*scored, *adapter])}",
     ]
     if any(override.startswith("experiment=") for override in overrides):
         lines.append(f"           (and there the model.* and data.* of {shown}/config.yaml)")
@@ -116,6 +117,7 @@ def _next_steps(
 def _another_run(row: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
     """Symbolic data after a run as it comes, another seed of a run with data or a model to keep."""
     own = [o for o in overrides if o.lstrip("+~").partition("=")[0] not in _OF_ONE_RUN]
-    if row.get("task") == "needle" or of_scoring(own) not in ([], [f"data={row.get('task')}"]):
+    kept = [o for o in own if o in of_scoring(own) or o.lstrip("+").startswith("experiment=")]
+    if row.get("task") == "needle" or kept not in ([], [f"data={row.get('task')}"]):
         return [*own, f"seed={int(row.get('seed') or 0) + 1}"]
     return [*own, "data.concept=symbolic", "data.context=symbolic"]

@@ -37,7 +37,8 @@ class InterventionStudy:
     knockout: list[str] | None = field(default_factory=list)
     """The reference's heads taken out of the real-tuned model."""
     knockout_each: list[str] | None = None
-    """The reference's heads taken out of the first seed of every setting; null: of none."""
+    """The reference's heads taken out of the first seed of every setting that is not plainly real;
+    null: of none."""
     looks: list[str] | None = field(default_factory=lambda: ["data.num_reference=3"])
     """Where each head of the real-tuned model looks on a few examples: overrides of
     python -m sce.score."""

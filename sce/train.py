@@ -47,7 +47,8 @@ def main(composed: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     if hydra_config.mode == RunMode.MULTIRUN:
         _require_one_device(config)
-    train(config, list(hydra_config.overrides.task))
+    own = [o for o in hydra_config.overrides.hydra if o.startswith("hydra.searchpath=")]
+    train(config, [*own, *hydra_config.overrides.task])
 
 
 def _require_one_device(config: TrainConfig) -> None:
@@ -146,7 +147,7 @@ def _fit(
     resumed: dict[str, Any] | None,
 ) -> str | None:
     """Step 0, training and the last step; returns where the curves are."""
-    from sce.logger import make_logger, run_id
+    from sce.logger import make_logger, run_path
 
     known = module.facts
     run_logger = make_logger(
@@ -156,11 +157,11 @@ def _fit(
         config=_plain(config),
         tags=[config.data.task, config.model.name_or_path],
         job_type=f"{known.concept}-{known.context}",
-        run_id=None if resumed is None else resumed["logger_id"],
+        run_path=None if resumed is None else resumed["logger_id"],
     )
     _log.info(run_logger.message)
     trainer.logger = run_logger.logger
-    module.logger_id = run_id(run_logger)
+    module.logger_id = run_path(run_logger)
     exit_code = 1
     try:
         if config.resume and is_rank_zero():

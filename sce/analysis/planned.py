@@ -58,8 +58,8 @@ def read_study(path: Path) -> Planned:
         return Planned(name, jobs, [], [])
     lost = [(f, job, reason) for f, job in jobs if (reason := _unfinished(path, job.name))]
     names = {job.name for _, job, _ in lost}
-    skipped = [skip for other in others for skip in _of_another(path, other)]
-    skipped += [skip for _, job in jobs for skip in _after_training(path, job.name)]
+    skipped = [skip for other in others for skip in _missing(path, other, tunes=False)]
+    skipped += [skip for _, job in jobs for skip in _missing(path, job.name, tunes=True)]
     return Planned(name, [each for each in jobs if each[1].name not in names], lost, skipped)
 
 
@@ -78,21 +78,19 @@ def _unfinished(study: Path, name: str) -> str | None:
     return f"failed: {state.get('error')}" if state["exit_code"] else None
 
 
-def _after_training(study: Path, name: str) -> list[Skipped]:
-    """What a job that tunes a run was refused or failed at once the run was whole."""
-    state = _state(study, name) or {}
-    reasons = [f"left out: {line}" for line in state.get("left_out") or ()]
-    if state.get("exit_code") and _is_trained(study, name):
-        reasons.append(f"failed after its training: {state.get('error')}")
-    return [_skipped(study, name, reason) for reason in reasons]
+def _missing(study: Path, name: str, *, tunes: bool) -> list[Skipped]:
+    """What a job was refused, and whether it failed or has not ended.
 
-
-def _of_another(study: Path, name: str) -> list[Skipped]:
-    """Whether a job that tunes no run failed, or has not ended."""
+    Of one that tunes a run what came after the training; the run itself is `_unfinished`.
+    """
     state = _state(study, name)
-    if state is None:
-        return [_skipped(study, name, "not finished")]
-    return [_skipped(study, name, f"failed: {state.get('error')}")] if state["exit_code"] else []
+    reasons = [f"left out: {line}" for line in (state or {}).get("left_out") or ()]
+    if state is None and not tunes:
+        reasons.append("not finished")
+    if state and state["exit_code"] and (_is_trained(study, name) or not tunes):
+        after = " after its training" if tunes else ""
+        reasons.append(f"failed{after}: {state.get('error')}")
+    return [Skipped(str(study / "jobs" / f"{name}.json"), name, reason) for reason in reasons]
 
 
 def _is_trained(study: Path, name: str) -> bool:
@@ -106,7 +104,3 @@ def _state(study: Path, name: str) -> Mapping[str, Any] | None:
         return state if isinstance(state["exit_code"], int) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _skipped(study: Path, name: str, reason: str) -> Skipped:
-    return Skipped(str(study / "jobs" / f"{name}.json"), name, reason)

@@ -101,6 +101,9 @@ class _Extras:
             job = next((job for job in jobs if file.parent.name in _folders_of(job)), None)
             if job is not None and job.task != task:
                 continue
+            if job is None and file.match("knockout/*-seed*/*"):
+                self.skipped.append(Skipped(str(file), None, "of no run that is in the analysis"))
+                continue
             about = (None, None, None) if job is None else (job.setting, job.kind, job.seed)
             found.append(intervention(file, self.skipped, about))
         own = [each for each in found if each is not None and each.task == task]

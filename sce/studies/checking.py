@@ -70,10 +70,20 @@ def checked(
                 )
             if isinstance(config, TrainConfig):
                 _require_one_device(job, config)
+                _require_adapter(job, config)
                 _require_alike(job, config, measured.setdefault(job.task, _measured_by(config)))
                 runs[job.name] = config
             tokens[job.name] += tokens_read(config, options)
     return Checked(tokens, runs)
+
+
+def _require_adapter(job: Job, config: TrainConfig) -> None:
+    patched = any("method=patch" in command.overrides for command in job.commands)
+    if patched and config.lora.name == "none":
+        raise InputError(
+            f"{job.name}: patching is between PEFT adapters, and lora=none leaves none; add "
+            "study.interventions.patch=null"
+        )
 
 
 def check_data(runs: Mapping[str, TrainConfig]) -> list[str]:

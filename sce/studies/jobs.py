@@ -83,11 +83,16 @@ def run_job(folder: Path, job: Job, *, keep_checkpoints: bool) -> None:
 
 
 def clear_up(folder: Path, job: Job, *, keep_checkpoints: bool) -> None:
-    """Take away what a job that is done was held together by."""
-    for command in job.commands:
-        _mark(folder, job, command).unlink(missing_ok=True)
+    """Take away what a job that is done was held together by; the marks last."""
     if job.folder and not keep_checkpoints:
         shutil.rmtree(folder / job.folder / "checkpoints", ignore_errors=True)
+    for command in job.commands:
+        _mark(folder, job, command).unlink(missing_ok=True)
+
+
+def is_cut_off(folder: Path, job: Job) -> bool:
+    """Whether a job that is done was killed before `clear_up` ended."""
+    return any(_mark(folder, job, command).exists() for command in job.commands)
 
 
 def forget_failure(folder: Path, job: Job) -> None:

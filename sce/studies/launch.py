@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sce.errors import InputError
-from sce.studies.jobs import clear_up, forget_failure, is_done, state_of
+from sce.studies.jobs import clear_up, forget_failure, is_cut_off, is_done, state_of
 from sce.studies.plan import Job
 
 _POLL_S = 0.5
@@ -59,7 +59,7 @@ def launch(
     for job in jobs:
         if job in waiting:
             forget_failure(folder, job)
-        else:  # again, if the last time was cut off right before
+        elif is_cut_off(folder, job):
             clear_up(folder, job, keep_checkpoints=launcher.keep_checkpoints)
     if not waiting:
         return

@@ -8,7 +8,7 @@ from typing import Any
 
 from sce.analysis.__main__ import main as analyse
 from sce.errors import InputError
-from sce.logger import make_logger, run_id
+from sce.logger import make_logger, run_path
 from sce.options import LoggerOptions
 
 REPORT = "report"
@@ -58,12 +58,12 @@ def _log_report(out: Path, name: str) -> None:
         config={"study": name},
         tags=["study"],
         job_type="report",
-        run_id=kept.read_text("utf-8") if kept.is_file() else None,
+        run_path=kept.read_text("utf-8") if kept.is_file() else None,
     )
     exit_code = 1
     try:
         logger = run_logger.logger
-        if (own := run_id(run_logger)) is not None:
+        if (own := run_path(run_logger)) is not None:
             kept.write_text(own, "utf-8")
         if logger is not None and hasattr(logger, "log_image"):
             logger.log_metrics(metrics(out / "findings.json"), step=0)

@@ -10,7 +10,16 @@ import pytest
 from sce.analysis.study import analyse
 from sce.analysis.tasks import Limits
 from sce.errors import InputError
-from study_runs import Planted, Tuned, World, write_reference, write_run, write_runs, write_study
+from study_runs import (
+    Planted,
+    Tuned,
+    World,
+    write_knockout,
+    write_reference,
+    write_run,
+    write_runs,
+    write_study,
+)
 
 WORLD = World(examples=6, layers=6, heads=4, num_untuned=4, num_learned=5)
 FEW = Planted(num_settings=3, seeds=(0,))
@@ -251,6 +260,17 @@ def test_broken_interventions_are_left_out(tmp_path):
     assert len(found.skipped) == 2
 
 
+def test_a_knockout_of_a_run_that_is_not_there_is_left_out_and_not_called_the_real_one_s(tmp_path):
+    root = write_study(tmp_path, [WORLD], FEW)
+    file = write_knockout(root / "knockout" / "mdqa-gone-seed0" / "results.json")
+    found = analyse([root])
+    (task,) = found.groups[0].tasks
+    assert [each.method for each in task.interventions] == ["knockout", "patch"]
+    assert [(skip.file, skip.reason) for skip in found.skipped] == [
+        (str(file), "of no run that is in the analysis")
+    ]
+
+
 def test_nan_in_records_is_none(runs):
     edit(runs[0], lambda row: row | {"answer_nll": float("nan")})
     (task,) = analyse(runs).groups[0].tasks
@@ -264,7 +284,7 @@ def test_what_a_study_s_jobs_left_out_or_failed_at_is_said(tmp_path):
     for job, state in {
         run: {"exit_code": 0, "left_out": ["sets=intersection is empty"]},
         patched: {"exit_code": 1, "error": "no space left"},
-        "mdqa-baselines": {"exit_code": 1, "error": "out of memory"},
+        "mdqa-baselines": {"exit_code": 1, "error": "out of memory", "left_out": ["no heads"]},
     }.items():
         (study / "jobs").mkdir(exist_ok=True)
         (study / "jobs" / f"{job}.json").write_text(json.dumps(state))
@@ -274,6 +294,7 @@ def test_what_a_study_s_jobs_left_out_or_failed_at_is_said(tmp_path):
     assert found == {
         (run, "left out: sets=intersection is empty"),
         (patched, "failed after its training: no space left"),
+        ("mdqa-baselines", "left out: no heads"),
         ("mdqa-baselines", "failed: out of memory"),
     }
 

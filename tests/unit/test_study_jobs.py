@@ -111,6 +111,13 @@ def test_what_a_kill_left_of_a_job_that_is_done_goes_when_the_study_goes_on(ends
     assert not list((tmp_path / "jobs").glob("*.done"))
 
 
+def test_checkpoints_that_were_kept_stay_when_the_study_is_run_again(ends, tmp_path):
+    (tmp_path / "runs" / "a" / "checkpoints").mkdir(parents=True)
+    run(tmp_path, keep_checkpoints=True)
+    launch(tmp_path, [TUNED], Launcher("basic"), lambda: "")
+    assert (tmp_path / "runs" / "a" / "checkpoints").exists()
+
+
 def test_a_failure_is_forgotten_before_a_job_is_run_again_and_an_end_is_not(ends, tmp_path):
     told, _ = ends
     told["train"] = (1, "out of memory")

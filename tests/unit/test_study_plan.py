@@ -204,6 +204,10 @@ def test_every_command_of_a_plan_is_one_that_its_program_takes():
     [
         ({"train": ["trainer.max_stepz=3"]}, "mdqa-reference-seed100: .*max_stepz"),
         ({"train": ["trainer.devices=2"]}, "one device a run"),
+        (
+            {"train": ["lora=none"]},
+            "mdqa-symbolic-seed0: patching .*patch=null",
+        ),
         ({"every": ["data.num_reference=0"]}, "num_reference must be >= 1"),
         ({"interventions": InterventionStudy(knockout=["heads.k=[0]"])}, "mdqa-knockout: heads.k"),
         (

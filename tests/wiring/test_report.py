@@ -57,6 +57,13 @@ def typed(text: str) -> list[str]:
             "model=llama3_8b 'data.train.path=my data.jsonl' optimizer.lr=1e-4 seed=4",
             "model=llama3_8b 'data.train.path=my data.jsonl' ",
         ),
+        (
+            ["scorer=query_focused", "mode=prefill", "scorer.k=5"],
+            "scorer=query_focused mode=prefill scorer.k=5 data.concept=symbolic "
+            "data.context=symbolic",
+            "scorer=query_focused mode=prefill scorer.k=5 ",
+        ),
+        (["experiment=symbolic"], "experiment=symbolic seed=4", ""),
     ],
 )
 def test_what_to_type_next_keeps_the_model_and_the_data(tmp_path, overrides, training, scoring):
