@@ -1,8 +1,10 @@
 """A signal ends a run between two optimiser steps, with a checkpoint, on all ranks alike."""
 
 import logging
+import math
 import signal
 import threading
+import time
 from typing import Any
 
 import torch
@@ -15,6 +17,9 @@ _log = logging.getLogger("sce")
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
 )
+AGAIN_S = 1.0
+"""Within which a signal that comes again is the same one: launchers and service managers send it to
+the process group and to each process besides."""
 
 
 class GracefulStop(Callback):
@@ -22,14 +27,15 @@ class GracefulStop(Callback):
 
     One rank may get the signal alone: ranks ask each other after every optimiser step and every
     validation batch. RunCheckpoint, which stands later, then saves; a validation that was cut short
-    is made anew when the run goes on. A second signal ends the process as it would have without us.
+    is made anew when the run goes on. Another signal, or the same a second later, ends the process
+    as it would have without us.
 
     Lightning's own handler for SIGTERM talks to the other ranks from within the handler, where it
     can wait for ever; it is replaced as soon as there is something to save.
     """
 
     def __init__(self) -> None:
-        self._received = 0
+        self._received, self._at = 0, 0.0
         self._before: dict[int, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -85,11 +91,13 @@ class GracefulStop(Callback):
                 signal.signal(number, self._note)
 
     def _note(self, number: int, frame: Any) -> None:
+        if self._received == number and time.monotonic() - self._at < AGAIN_S:
+            return
         if self._received:
             self._give_back()
             signal.raise_signal(number)
             return
-        self._received = number
+        self._received, self._at = number, time.monotonic()
         name = signal.Signals(number).name
         _log.info("%s: stopping after this step (once more to stop at once) ...", name)
 
@@ -97,6 +105,12 @@ class GracefulStop(Callback):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """A signal after the stop is a new one, however soon."""
+        self._at = -math.inf
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the signals back."""

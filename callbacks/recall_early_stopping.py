@@ -132,11 +132,6 @@ class RecallEarlyStopping(Callback):
         folder = pl_module.facts.run_dir
         if not self.restore or self._best_step == 0 or not trainer.is_global_zero:
             return
-        if not (folder / "adapter").is_dir():
-            raise InputError(
-                "callbacks.early_stopping.restore=true needs the exported adapter: leave "
-                "callbacks.adapter in, or set restore=false"
-            )
         _replace(folder / "adapter", folder / "adapter-best")
 
     def _put_back(self, trainer: Trainer, pl_module: SceModule) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from sce.checkpoint import code_sha256
 from sce.commands import RunConfig, TrainConfig
 from sce.data.build import build_missing, open_splits
 from sce.data.encode import Encoder
@@ -260,6 +261,8 @@ def recipe(config: TrainConfig, parts: Parts, world_size: int) -> dict[str, Any]
     options |= {"trainer.precision": trainer.precision, "batch.eval": config.batch.eval}
     options |= {"trainer.gradient_clip_val": trainer.gradient_clip_val}
     options |= {"max_new_tokens": parts.max_new_tokens, "data.label": config.data.label}
+    # Lightning's counters at an epoch's end are those of the interval that they were saved under.
+    options |= {"val_every": config.val_every, "version of the training code": code_sha256()[:12]}
     reference = None if config.reference.path is None else _files_sha256(config.reference.path)
     return {**options, "sha256 of reference.path": reference, "examples a step": a_step}
 

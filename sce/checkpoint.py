@@ -4,6 +4,9 @@ One file: the trained weights by name, the optimiser's moments by the same names
 them, and each strategy in its own way), loops, loader and callbacks. On disk it is replaced whole.
 """
 
+import hashlib
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -82,8 +85,23 @@ def read(file: Any, known: RunFacts) -> dict[str, Any]:
     for name, value in known.identity.items():
         # What is missing was not noted yet when the run began.
         if theirs.get(name, value) != value:
+            again = f"repeat the options it was started with ({known.run_dir}/config.yaml)"
+            if name.startswith("version"):
+                again = "go on with the version of sce that began it, or start anew"
             raise InputError(
                 f"resume=true: the run has {name}={theirs[name]}, this command {name}={value}; "
-                f"repeat the options it was started with ({known.run_dir}/config.yaml)"
+                f"{again}"
             )
     return saved
+
+
+@cache
+def code_sha256() -> str:
+    """Identity of the code that takes a step: what the model computes, in which order, and how."""
+    folder = Path(__file__).parent
+    names = ("module", "optimizer", "parallel", "checkpoint", "data/batch", "data/loader")
+    files = [*(folder / f"{name}.py" for name in names), *sorted((folder / "model").glob("*.py"))]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}\n".encode() + file.read_bytes())
+    return digest.hexdigest()

@@ -23,10 +23,10 @@ from sce.checkpoint import pack, unpack
 from sce.data.batch import IGNORE, Batch
 from sce.data.datamodule import REFERENCE, VAL
 from sce.decode import DecodeSettings, Outcome, decode
-from sce.errors import InputError, StoppedBySignal
+from sce.errors import StoppedBySignal
 from sce.logged import LogOnce
 from sce.metrics import metrics_for
-from sce.optimizer import adamw
+from sce.optimizer import adamw, require_finite, take_up
 from sce.options import OptimizerOptions
 from sce.parallel import gathered, shard, shared_run_dir, total_norm
 from sce.records import RunFacts
@@ -148,11 +148,7 @@ class SceModule(L.LightningModule):
             "train/grad_norm": total_norm(gradients),
             "train/learning_rate": optimizer.param_groups[0]["lr"],
         }
-        if not math.isfinite(loss):
-            raise InputError(
-                f"the training loss is {loss} at step {self.global_step + 1}: it has diverged; "
-                "start anew with a lower optimizer.lr or more optimizer.warmup_steps"
-            )
+        require_finite(loss, self._step_metrics["train/grad_norm"], self.global_step + 1)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take the step, then log it; Lightning counts it only after this hook."""
@@ -291,7 +287,9 @@ class SceModule(L.LightningModule):
         self.validation_due, self.validated = bool(own["validation_due"]), int(own["validated"])
 
     def on_train_start(self) -> None:
-        """Make up for the validation that the run was interrupted before the end of."""
+        """Take this run's schedule up; make up for a validation that was interrupted."""
+        for each in self.trainer.lr_scheduler_configs:
+            take_up(each.scheduler)
         if self.validation_due:
             loop = self.trainer.fit_loop.epoch_loop.val_loop
             loop.restarting = False  # from its first batch, whatever the last one had got to

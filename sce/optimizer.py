@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from sce.errors import InputError
 from sce.options import OptimizerOptions
 
 
@@ -29,3 +30,37 @@ def adamw(
         return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
     return optimizer, LambdaLR(optimizer, factor)
+
+
+def take_up(schedule: LambdaLR) -> None:
+    """Set the learning rates of a schedule's step; those of a checkpoint are of the run it is of.
+
+    That may have been planned for fewer steps, and have ended at 0.
+    """
+    groups = schedule.optimizer.param_groups
+    for group, base, factor in zip(groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+        group["lr"] = base * factor(schedule.last_epoch)
+
+
+def require_finite(loss: float, norm: float, step: int) -> None:
+    """Stop before a step that would make all weights NaN, and the next checkpoint with them.
+
+    Args:
+        loss: of the step, over all ranks.
+        norm: of its gradients, before clipping, over all ranks.
+        step: counted from 1.
+
+    Raises:
+        InputError: one of them is not finite.
+    """
+    if not math.isfinite(loss):
+        raise InputError(
+            f"the training loss is {loss} at step {step}: it has diverged; start anew with a lower "
+            "optimizer.lr or more optimizer.warmup_steps"
+        )
+    if not math.isfinite(norm):
+        raise InputError(
+            f"the gradients' norm is {norm} at step {step}, though the loss is {loss:.3g}: the "
+            "step was not taken; go on from the last checkpoint by resume=true, or, if it comes "
+            "again, start anew with a lower optimizer.lr or model.dtype=float32"
+        )

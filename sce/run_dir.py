@@ -30,12 +30,16 @@ def choose_run_dir(wanted: str | None, *, name: str, seed: int, resume: bool) ->
     """
     base = Path("runs").absolute() / f"{name}-seed{seed}".replace("=", "-")
     if not is_rank_zero():
-        return Path(os.environ.get(_VARIABLE) or wanted or base).expanduser().absolute()
+        run_dir = Path(os.environ.get(_VARIABLE) or wanted or base).expanduser().absolute()
+        if resume and not _is_begun(run_dir):
+            raise InputError(
+                f"resume=true: this rank sees no run in run_dir={run_dir}; it has to lie on a file "
+                "system that all machines share"
+            )
+        return run_dir
     if wanted is not None:
         run_dir = Path(wanted).expanduser().absolute()
-        # A run that was stopped before its first checkpoint has its config, and starts anew.
-        begun = (run_dir / CHECKPOINT).is_file() or (run_dir / "config.yaml").is_file()
-        if resume and not begun:
+        if resume and not _is_begun(run_dir):
             raise InputError(f"resume=true: no {CHECKPOINT} in run_dir={run_dir}")
         if resume:
             _require_nothing_to_lose(run_dir)
@@ -49,6 +53,11 @@ def choose_run_dir(wanted: str | None, *, name: str, seed: int, resume: bool) ->
         number += 1
         run_dir = base.with_name(f"{base.name}-{number}")
     return run_dir
+
+
+def _is_begun(run_dir: Path) -> bool:
+    """A run that was stopped before its first checkpoint has its config, and starts anew."""
+    return (run_dir / CHECKPOINT).is_file() or (run_dir / "config.yaml").is_file()
 
 
 def _require_nothing_to_lose(run_dir: Path) -> None:

@@ -80,6 +80,7 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
         from sce.report import final_table
 
     quiet_libraries()
+    _require_exported(config)
     _log.info("loading model and data ...")
     L.seed_everything(config.seed, workers=True, verbose=False)
     parts = assemble(config, SPLITS, on_gpu=_on_gpu(config))
@@ -100,6 +101,17 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
         url = _fit(config, data, module, trainer, resumed)
         _log.info(final_table(known.run_dir, url, overrides))
     return run_dir
+
+
+def _require_exported(config: TrainConfig) -> None:
+    """Refuse to keep the best adapter of a run that exports none."""
+    callbacks = [each for each in config.callbacks.values() if each is not None]
+    exported = any(str(each.get("_target_")).endswith(".AdapterExport") for each in callbacks)
+    if any(each.get("restore") for each in callbacks) and not exported:
+        raise InputError(
+            "callbacks.early_stopping.restore=true needs the exported adapter: leave "
+            "callbacks.adapter in, or set restore=false"
+        )
 
 
 def _on_gpu(config: TrainConfig) -> bool:
@@ -226,6 +238,11 @@ def _checkpoint_to_resume(config: TrainConfig, known: "RunFacts") -> dict[str, A
     from sce.checkpoint import read
 
     saved = read(known.run_dir / CHECKPOINT, known)
+    if config.trainer.max_steps < saved["global_step"]:
+        raise InputError(
+            f"trainer.max_steps={config.trainer.max_steps}: the run has taken "
+            f"{saved['global_step']} steps already; give as many at least"
+        )
     names = ("logger_id", "validated")
     return {"step": int(saved["global_step"]), **{name: saved["sce"][name] for name in names}}
 

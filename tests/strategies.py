@@ -16,7 +16,8 @@ from sce.records import read_jsonl
 # Answers of unequal length, and five reference examples in batches of eight: one rank has none.
 # With AdamW's own eps a gradient of nothing but rounding would make a whole step.
 SHARED = ("logger=csv", "optimizer.lr=0.01", "optimizer.eps=1e-4", "data.concept=real")
-SHARED = (*SHARED, "batch.eval=8", "seed=3")
+# A norm that every step is clipped to: clipping by shards, or before normalising, would show.
+SHARED = (*SHARED, "batch.eval=8", "seed=3", "trainer.gradient_clip_val=0.05")
 TWO = ("trainer.devices=2", "trainer.accelerator=cpu", "batch.train=2")
 TWO = (*TWO, "trainer.accumulate_grad_batches=1")
 STRATEGIES = {

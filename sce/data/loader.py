@@ -1,5 +1,6 @@
 """A training loader that can go on mid-epoch, and shares every epoch out among ranks."""
 
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
@@ -135,8 +136,20 @@ def train_loader(  # noqa: PLR0913 - plain numbers, by keyword
         collate_fn=collate_shared if isinstance(encoded, Contexts) else collate,
         drop_last=True,
         num_workers=workers,
+        worker_init_fn=_leave_stopping_to_the_run,
         generator=torch.Generator().manual_seed(seed),
     )
+
+
+def _leave_stopping_to_the_run(worker: int) -> None:
+    """A signal to the whole process group is the run's, which ends its workers itself.
+
+    A worker that died of it would end the run with an error of torch's, before it could save.
+    """
+    del worker
+    for name in ("SIGTERM", "SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def eval_loader(

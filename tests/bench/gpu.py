@@ -111,6 +111,7 @@ def _parts(options: argparse.Namespace) -> list[Part]:
         ("decoding", 60, figures.decoding),
         ("longest context", 240, longest.bfloat16),
         ("longest context, nf4", 400, longest.nf4),
+        ("check: liger", 30, lambda b: checks.fused(b.device)),
     ]
 
 

@@ -2,11 +2,13 @@
 
 Backends: every attention backend that is usable gives the scores of eager attention. Strategies:
 DDP and FSDP on one device give the losses of plain training. Learning: 30 steps teach a tiny model
-to find one token of its prompt, or lower the loss of real weights.
+to find one token of its prompt, or lower the loss of real weights. Liger: its norms and rotary
+embedding compute what the model's own do.
 """
 
 import math
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import Any
 
 import bare
@@ -19,10 +21,11 @@ with bare.stand_ins():
     import training
     from workload import adapted_model, batch, encoded
 
-    from sce.data.batch import Batch, collate
+    from sce.data.batch import IGNORE, Batch, collate
     from sce.data.encode import Encoded
     from sce.decode import DecodeSettings, decode
     from sce.errors import InputError
+    from sce.model import extras
     from sce.model.attention import IMPLEMENTATIONS, choose
     from sce.model.build import add_lora
     from sce.options import LoraOptions
@@ -210,6 +213,37 @@ def learning(device: torch.device, steps: int = 30) -> str:
     said = f"NLL {nll:.3f}, {unread:.3f} without reading the prompt; best head copies {best:.2f}"
     if not nll < 0.5 * unread:
         raise RuntimeError(f"{steps} steps did not teach a look-up: {said}")
+    return said
+
+
+def fused(device: torch.device, tolerance: float = 1e-4) -> str:
+    """Liger's norms and rotary embedding give the losses and gradients of the model's own.
+
+    It replaces functions of transformers' modules, so it comes after everything else.
+
+    Raises:
+        RuntimeError: they differ by more than `tolerance` of the largest.
+    """
+    if find_spec("liger_kernel") is None:
+        return "skipped (liger-kernel is not installed)"
+    data = collate([lookup(n) for n in range(8)]).to(device)
+    found = []
+    for fuse in (lambda model: None, extras.fuse):
+        model = random_model(llama(vocab_size=FILLER), HOST, torch.float32).to(device)
+        fuse(model)
+        model.requires_grad_(True).train()
+        logits = model(**data.inputs, use_cache=False).logits
+        loss = nn.functional.cross_entropy(
+            logits.flatten(0, 1), data.labels.flatten(), ignore_index=IGNORE
+        )
+        loss.backward()
+        gradients = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+        found.append((loss.item(), torch.cat(gradients)))
+    (loss, gradients), (fused_loss, fused_gradients) = found
+    apart = float((gradients - fused_gradients).abs().max() / gradients.abs().max())
+    said = f"losses {abs(loss - fused_loss):.1e} apart, gradients {apart:.1e} of the largest"
+    if not (abs(loss - fused_loss) <= tolerance * abs(loss) and apart <= tolerance):
+        raise RuntimeError(f"liger does not compute what the model does: {said}")
     return said
 
 

@@ -28,8 +28,11 @@ def environment(monkeypatch, tmp_path):
     return {**kept, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}
 
 
-def test_ctrl_c_ends_both_processes_and_the_run_goes_on(tiny_folder, tmp_path, environment):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_ends_both_processes_and_the_run_goes_on(tiny_folder, tmp_path, environment, name):
+    """Ctrl-C to rank 0 alone, and SIGTERM to the whole group with those that read batches ahead."""
     options = ("trainer=ddp", "trainer.max_steps=2000", "save_every=1", "run_dir=mine")
+    options = (*options, f"batch.workers={int(name == 'SIGTERM')}")
     process = subprocess.Popen(
         [sys.executable, "-m", *command(tiny_folder, *options)],
         env=environment,
@@ -40,15 +43,27 @@ def test_ctrl_c_ends_both_processes_and_the_run_goes_on(tiny_folder, tmp_path, e
     checkpoint, end = tmp_path / "mine" / "checkpoints" / "last.ckpt", time.monotonic() + LIMIT_S
     while not checkpoint.is_file() and process.poll() is None and time.monotonic() < end:
         time.sleep(0.2)
-    os.kill(process.pid, signal.SIGINT)  # to rank 0 alone
+    number = getattr(signal, name)
+    (os.kill if name == "SIGINT" else os.killpg)(process.pid, number)
     _, errors = process.communicate(timeout=LIMIT_S)
-    assert process.returncode == 128 + signal.SIGINT, errors
-    assert "stopped by SIGINT at step" in errors and "Traceback" not in errors
+    assert process.returncode == 128 + number, errors
+    assert f"stopped by {name} at step" in errors and "Traceback" not in errors
     import torch
 
     step = torch.load(checkpoint, weights_only=True)["global_step"]
     assert 1 <= step < 2000
     assert all(row["step"] <= step for row in read_jsonl(tmp_path / "mine" / "records.jsonl"))
+    more = (*options[:1], f"trainer.max_steps={step + 1}", *options[2:], "resume=true")
+    done = subprocess.run(
+        [sys.executable, "-m", *command(tiny_folder, *more)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert read_jsonl(tmp_path / "mine" / "records.jsonl")[-1]["step"] == step + 1
 
 
 def test_torchrun_writes_to_one_folder(tiny_folder, tmp_path, environment):

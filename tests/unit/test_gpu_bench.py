@@ -64,6 +64,7 @@ def test_every_part_runs_with_what_a_bare_image_has(tmp_path):
     found = json.loads(out.read_text())
     assert found["failed"] == []
     assert found["check: strategies"] == "skipped (lightning is not installed)"
+    assert found["check: liger"] == "skipped (liger-kernel is not installed)"
     assert any("flash_attention_2: skipped" in line for line in found["check: backends, bfloat16"])
     for part in ("training, selective", "training, full", "scoring"):
         assert [row["tokens"] for row in found[part]] == [64, 128]
@@ -125,6 +126,20 @@ def test_strategies_that_train_otherwise_are_found(checks, monkeypatch):
     )
     with pytest.raises(RuntimeError, match="losses differ: ddp within"):
         checks.strategies(CPU)
+
+
+def test_fused_kernels_that_compute_something_else_are_found(checks, monkeypatch):
+    assert checks.fused(CPU) == "skipped (liger-kernel is not installed)"
+    monkeypatch.setattr(checks, "find_spec", lambda name: name)
+    monkeypatch.setattr(checks.extras, "fuse", lambda model: None)
+    assert checks.fused(CPU) == "losses 0.0e+00 apart, gradients 0.0e+00 of the largest"
+
+    def off(model):
+        model.model.norm.variance_epsilon = 1e-2
+
+    monkeypatch.setattr(checks.extras, "fuse", off)
+    with pytest.raises(RuntimeError, match="liger does not compute what the model does"):
+        checks.fused(CPU)
 
 
 def test_training_that_teaches_nothing_is_found(checks):

@@ -1,10 +1,15 @@
 """Which examples make a step, in what order, and on which rank."""
 
+import multiprocessing
+import os
+import signal
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sce.data.loader import EpochSampler
+import families
+from sce.data.loader import EpochSampler, train_loader
 
 PROFILE = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 LENGTHS = st.lists(st.integers(1, 9), min_size=12, max_size=40)
@@ -61,3 +66,14 @@ def test_micro_batches_hold_examples_of_like_length(lengths):
 def test_skipping_goes_on_where_the_epoch_was_left(skip):
     lengths = [5, 3, 9, 1, 4, 4, 2, 8, 7, 6, 1, 3]
     assert steps_of(lengths, skip=skip) == steps_of(lengths)[skip // 4 :]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_a_signal_to_the_process_group_kills_no_reader(name):
+    """It is the run's, which saves first; torch would end it with an error of its own."""
+    encoded = [families.example(n, 26, [3, 6]) for n in range(64)]
+    batches = iter(train_loader(encoded, batch_size=2, seed=0, workers=1))
+    next(batches)
+    (reader,) = multiprocessing.active_children()
+    os.kill(reader.pid, getattr(signal, name))
+    assert len(list(batches)) == 31

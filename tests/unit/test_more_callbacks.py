@@ -193,6 +193,18 @@ def test_the_best_adapter_is_left_if_asked_for(module, restore):
     assert not (module.facts.run_dir / ".adapter-new").exists()
 
 
+def test_the_best_adapter_of_a_run_that_exports_none_is_refused_before_the_weights_load(
+    tiny_folder, tmp_path, monkeypatch
+):
+    from sce.model import build
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(build, "load_model", None)
+    options = ("callbacks=recall_early_stopping", "callbacks.early_stopping.restore=true")
+    with pytest.raises(InputError, match=r"early_stopping\.restore=true needs the exported"):
+        run_train(tiny_folder, *options, "callbacks.adapter=null")
+
+
 def test_where_the_untuned_model_is_the_best_the_last_adapter_stays(module):
     callback = RecallEarlyStopping(restore=True)
     look(callback, module, 0, 0.5)

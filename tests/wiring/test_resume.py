@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning import Trainer
 
-from callbacks import GracefulStop, RunCheckpoint, RunRecords
+from callbacks import GracefulStop, RunCheckpoint, RunRecords, graceful_stop
 from runs import run_score, run_train
 from sce.checkpoint import SCHEMA, unpack
 from sce.errors import InputError, StoppedBySignal
 from sce.module import SceModule
 from sce.records import read_jsonl
+from sce.run_dir import choose_run_dir
 
 # Two micro-batches a step, three steps an epoch, validations at 0, 2, 4, 6 and at the end.
 OPTIONS = ("lora.dropout=0.1", "optimizer.lr=0.02", "trainer.max_steps=7", "data.num_train=12")
@@ -210,6 +212,60 @@ def test_a_second_kill_right_after_going_on_changes_nothing(whole, tiny_folder, 
     assert_same(whole, going_on())
 
 
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(
+    whole, tiny_folder, monkeypatch
+):
+    def run(*more):
+        return run_train(tiny_folder, *OPTIONS, "run_dir=parted", *more)
+
+    original = Trainer.save_checkpoint
+
+    def interrupted(self, file):
+        original(self, file)
+        if self.global_step == 4:
+            Path(file).write_bytes(Path(file).read_bytes()[:100])
+            kill()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "save_checkpoint", interrupted)
+        with pytest.raises(Killed):
+            run()
+    assert saved(Path("parted"))["global_step"] == 2
+    assert_same(whole, run("resume=true"))
+
+
+def test_gradients_that_are_not_finite_are_no_step_and_leave_the_checkpoint_alone(
+    whole, tiny_folder, monkeypatch
+):
+    """Though the loss is finite; a checkpoint of that step would have nothing but NaN."""
+
+    def run(*more):
+        return run_train(tiny_folder, *OPTIONS, "run_dir=parted", "save_every=1", *more)
+
+    original = SceModule.training_step
+
+    def spoilt(self, batch, batch_idx):
+        loss = original(self, batch, batch_idx)
+        weight = next(p for p in self.parameters() if p.requires_grad)
+        # 0, whose gradient is 0 * inf.
+        return loss + (torch.sqrt((weight * 0).sum()) if self.global_step == 4 else 0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SceModule, "training_step", spoilt)
+        with pytest.raises(InputError, match=r"norm is nan at step 5, though the loss is \d"):
+            run()
+    assert saved(Path("parted"))["global_step"] == 4
+    assert_same(whole, run("resume=true"))
+
+
+def test_a_rank_that_sees_no_run_says_so_before_anything_is_loaded(monkeypatch, tmp_path):
+    monkeypatch.setenv("RANK", "1")
+    given = {"name": "mdqa", "seed": 0}
+    with pytest.raises(InputError, match=r"this rank sees no run in run_dir=.*all machines share"):
+        choose_run_dir(str(tmp_path / "mine"), **given, resume=True)
+    assert choose_run_dir(str(tmp_path / "mine"), **given, resume=False) == tmp_path / "mine"
+
+
 def test_stopped_before_the_first_checkpoint_it_starts_anew_in_its_folder(
     whole, tiny_folder, monkeypatch
 ):
@@ -248,12 +304,16 @@ def test_a_finished_run_whose_only_checkpoint_is_the_last_step_s_is_extended(tin
     def run(*more):
         return run_train(tiny_folder, *OPTIONS, "val_every=20", *more)
 
+    def rates(run_dir, version):
+        with (run_dir / "csv" / f"version_{version}" / "metrics.csv").open() as stream:
+            rows = [row for row in csv.DictReader(stream) if row["train/loss"]]
+        return {int(row["step"]): float(row["train/learning_rate"]) for row in rows}
+
     run_dir = run("run_dir=mine", "trainer.max_steps=2")
     run("run_dir=mine", "resume=true", "trainer.max_steps=4")
     assert [row["step"] for row in read_jsonl(run_dir / "records.jsonl")] == [0, 4]
-    with (run_dir / "csv" / "version_1" / "metrics.csv").open() as stream:
-        steps = [int(row["step"]) for row in csv.DictReader(stream) if row["train/loss"]]
-    assert steps == [3, 4]
+    unparted = rates(run("run_dir=unparted", "trainer.max_steps=4"), 0)
+    assert rates(run_dir, 1) == {step: unparted[step] for step in (3, 4)}  # none is lost at rate 0
 
 
 def test_an_adapter_that_was_being_replaced_is_there_again(tiny_folder):
@@ -289,13 +349,15 @@ def test_other_signals_and_the_handlers_that_were_there(tiny_folder, monkeypatch
         signal.signal(number, before)
 
 
-def test_a_second_signal_goes_to_the_handler_that_was_there():
+def test_a_second_signal_goes_to_the_handler_that_was_there(monkeypatch):
     heard, stop = [], GracefulStop()
     before = signal.signal(signal.SIGUSR1, lambda *_: heard.append(1))
     try:
         stop._take_over()
         stop._note(signal.SIGUSR1, None)
+        stop._note(signal.SIGUSR1, None)  # to the group, and to each process: the same one
         assert not heard
+        monkeypatch.setattr(graceful_stop, "AGAIN_S", 0)
         stop._note(signal.SIGUSR1, None)
         for _ in range(3):  # Python runs handlers between steps of its own
             pass
@@ -336,6 +398,8 @@ def test_counters_of_micro_batches_are_told_in_the_new_ones(old, new, behind):
         ("scorer.k=3", r"scorer\.k=20, this command scorer\.k=3"),
         ("max_new_tokens=5", "max_new_tokens=4, this command max_new_tokens=5"),
         ("batch.eval=3", r"batch\.eval=4, this command batch\.eval=3"),
+        ("val_every=3", "val_every=2, this command val_every=3"),
+        ("trainer.max_steps=6", r"trainer\.max_steps=6: the run has taken 7 steps already"),
     ],
 )
 def test_another_recipe_is_refused_before_the_weights_load(
@@ -353,6 +417,7 @@ def test_another_recipe_is_refused_before_the_weights_load(
     [
         ("identity", "weights_sha256", "the run has weights_sha256=other"),
         ("identity", "version of sce", "the run has version of sce=other"),
+        ("identity", "version of the training code", "go on with the version of sce that began"),
         ("identity", "train_sha256", "the run has train_sha256=other"),
         ("identity", "data.label", r"the run has data\.label=other"),
         ("schema", None, "is of another version of sce"),
