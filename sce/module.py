@@ -289,7 +289,7 @@ class SceModule(L.LightningModule):
     def on_train_start(self) -> None:
         """Take this run's schedule up; make up for a validation that was interrupted."""
         for each in self.trainer.lr_scheduler_configs:
-            take_up(each.scheduler)
+            take_up(each.scheduler)  # type: ignore[arg-type]
         if self.validation_due:
             loop = self.trainer.fit_loop.epoch_loop.val_loop
             loop.restarting = False  # from its first batch, whatever the last one had got to

@@ -214,12 +214,6 @@ def test_where_the_untuned_model_is_the_best_the_last_adapter_stays(module):
     assert exported(module) == "1"
 
 
-def test_restoring_needs_an_exported_adapter(module):
-    callback = RecallEarlyStopping(restore=True)
-    with pytest.raises(InputError, match=r"leave callbacks\.adapter in"):
-        look(callback, module, 2, 0.5)
-
-
 @pytest.fixture
 def own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
