@@ -10,13 +10,10 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from sce.errors import StoppedBySignal
+from sce.errors import STOPPING, StoppedBySignal
 from sce.module import SceModule
 
 _log = logging.getLogger("sce")
-SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
-)
 AGAIN_S = 1.0
 """Within which a signal that comes again is the same one: launchers and service managers send it to
 the process group and to each process besides."""
@@ -84,7 +81,7 @@ class GracefulStop(Callback):
     def _take_over(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return
-        for number in SIGNALS:
+        for number in STOPPING:
             current = signal.getsignal(number)
             if current != self._note:
                 self._before.setdefault(number, current)

@@ -21,6 +21,12 @@ class NoHeads(InputError):
         super().__init__(self.PREFIX + message)
 
 
+STOPPING = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
+)
+"""Signals that end a run without its having failed: a manager's, Ctrl-C, SLURM's warning."""
+
+
 class StoppedBySignal(Exception):
     """A run was told to stop, and did so in good order. Exit code 128 + the signal's number."""
 

@@ -105,9 +105,7 @@ def _read(run: Run, skipped: list[Skipped]) -> dict[str, float]:
     if not file.is_file():
         return {}
     try:
-        with file.open(
-            encoding="utf-8"
-        ) as lines:  # not splitlines: answers hold other ends of lines
+        with file.open(encoding="utf-8") as lines:  # splitlines would cut at what answers hold too
             rows = [json.loads(line) for line in lines]
         return {str(row["id"]): float(row["f1"]) for row in rows}
     except (OSError, ValueError, KeyError, TypeError) as error:

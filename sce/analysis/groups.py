@@ -139,7 +139,12 @@ def most(values: Sequence[Any]) -> Any:
 
 def odd_ones(runs: Sequence[Member]) -> list[str]:
     """Warnings about runs of a task that differ from most in what should be the same."""
-    return [*_odd_ones(runs), *_unmatched(runs)]
+    return [*_unlike(runs), *_unmatched(runs)]
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _unmatched(runs: Sequence[Member]) -> list[str]:
@@ -149,15 +154,14 @@ def _unmatched(runs: Sequence[Member]) -> list[str]:
     odd = [f"{name} ({n:,})" for name, n in known.items() if n and not usual / 2 <= n <= usual * 2]
     if not odd:
         return []
-    rest = f" and {len(odd) - 5} more" if len(odd) > 5 else ""
     return [
-        f"{', '.join(odd[:5])}{rest}: trained on so many answer tokens, where half of the runs of "
+        f"{_some(odd)}: trained on so many answer tokens, where half of the runs of "
         f"the task had {usual:,.0f} or more; sizes are not matched, so kinds of data may differ by "
         "that"
     ]
 
 
-def _odd_ones(runs: Sequence[Member]) -> list[str]:
+def _unlike(runs: Sequence[Member]) -> list[str]:
     about: dict[str, Callable[[Member], Any]] = {
         "other examples for its heads": lambda m: m.data_sha256,
         "another prompt": lambda m: m.last.provenance.get("prompt_sha256"),
@@ -172,9 +176,8 @@ def _odd_ones(runs: Sequence[Member]) -> list[str]:
         usual = most([value for value in values if value is not None] or [None])
         odd = [m.name for m, v in zip(runs, values, strict=True) if v not in (None, usual)]
         if odd:
-            rest = f" and {len(odd) - 5} more" if len(odd) > 5 else ""
             warnings.append(
-                f"{', '.join(odd[:5])}{rest}: {what} than most runs of the task, so its figures "
+                f"{_some(odd)}: {what} than most runs of the task, so its figures "
                 "are not quite those of the others"
             )
     return warnings

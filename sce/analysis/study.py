@@ -97,7 +97,8 @@ class _Extras:
         """
         found: list[Intervention | None] = []
         jobs = [job for folder, job in self.jobs if folder.is_relative_to(study)]
-        for file in (*study.glob("knockout/*/results.json"), *study.glob("patch/*/results.json")):
+        files = [*study.glob("knockout/*/results.json"), *study.glob("patch/*/results.json")]
+        for file in sorted(files):
             job = next((job for job in jobs if file.parent.name in _folders_of(job)), None)
             if job is not None and job.task != task:
                 continue

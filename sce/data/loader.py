@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sce.data.batch import Batch, collate, collate_shared, deal_batches
 from sce.data.encode import Encoded
+from sce.errors import STOPPING
 
 
 class EpochSampler(Sampler[int]):
@@ -147,9 +148,8 @@ def _leave_stopping_to_the_run(worker: int) -> None:
     A worker that died of it would end the run with an error of torch's, before it could save.
     """
     del worker
-    for name in ("SIGTERM", "SIGINT", "SIGUSR1"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def eval_loader(

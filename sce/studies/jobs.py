@@ -16,14 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sce.errors import InputError, NoHeads
+from sce.errors import STOPPING, InputError, NoHeads
 from sce.records import write_json
 from sce.score_files import parse_json, read_text
 from sce.studies.folder import started_in
 from sce.studies.plan import Command, Job
 
-_STOPPED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-"""What ends a run without its having failed."""
 _PATIENCE_S = 60.0
 """For a run that was told to stop to write its checkpoint."""
 
@@ -73,7 +71,7 @@ def run_job(folder: Path, job: Job, *, keep_checkpoints: bool) -> None:
         if not is_done(folder, job):
             started = time.perf_counter()
             code, error, left_out = _run(folder, job, lock.fileno())
-            if code in [128 + number for number in _STOPPED] + [-number for number in _STOPPED]:
+            if code in [128 + number for number in STOPPING] + [-number for number in STOPPING]:
                 return
             seconds = round(time.perf_counter() - started, 1)
             state = {"exit_code": code, "seconds": seconds, "error": error, "left_out": left_out}

@@ -63,6 +63,11 @@ def typed(text: str) -> list[str]:
             "data.context=symbolic",
             "scorer=query_focused mode=prefill scorer.k=5 ",
         ),
+        (
+            ["hydra.searchpath=[file:///my/conf]", "model=mine"],
+            "'hydra.searchpath=[file:///my/conf]' model=mine seed=4",
+            "'hydra.searchpath=[file:///my/conf]' model=mine ",
+        ),
         (["experiment=symbolic"], "experiment=symbolic seed=4", ""),
     ],
 )
