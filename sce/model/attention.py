@@ -83,12 +83,12 @@ def attention(  # noqa: PLR0913 - the signature is transformers'
         query, key, value = _as_kernels_take_them(query, key, value)
     if suffixes is None:
         output, weights = _by_backend(backend, kernel, (query, key, value), attention_mask, how)
-        return output[..., :width].to(dtype), weights
+        return _cut(output, width).to(dtype), weights
     told, first = SuffixRows.of(attention_mask, suffixes), suffixes.num_context
     context = (query[:, :, :first], key[:, :, :first], value[:, :, :first])
     output, _ = _by_backend(backend, kernel, context, told.context, how)
     rest = _suffix_rows((query[:, :, first:], key, value), told, how, dropout)
-    return torch.cat([output, rest], dim=1)[..., :width].to(dtype), None
+    return _cut(torch.cat([output, rest], dim=1), width).to(dtype), None
 
 
 def _as_kernels_take_them(*qkv: Tensor) -> list[Tensor]:
@@ -101,6 +101,15 @@ def _as_kernels_take_them(*qkv: Tensor) -> list[Tensor]:
     if any(tensor.shape[-1] != width for tensor in qkv):
         qkv = tuple(nn.functional.pad(tensor, (0, width - tensor.shape[-1])) for tensor in qkv)
     return [tensor.float() if is_emulated(tensor) else tensor for tensor in qkv]
+
+
+def _cut(output: Tensor, width: int) -> Float[Tensor, "batch rows heads {width}"]:
+    """Without what was put at the end.
+
+    As it is where that is nothing: compiled layers look at what a tensor is a view of, and a view
+    of each kind of output would have them compiled again.
+    """
+    return output if output.shape[-1] == width else output[..., :width]
 
 
 def _suffix_rows(
