@@ -121,24 +121,25 @@ def test_the_adapter_of_sharded_training_loads_in_one_process(runs, tiny_folder)
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "step"),
+    ("stops", "after"),
     [
-        ("one", "fsdp", 3),
-        ("fsdp", "ddp", 3),
-        ("ddp", "one", 1),
-        ("fsdp", "fsdp", 2),  # a validation was due
+        ({"one": 3}, "fsdp"),
+        ({"fsdp": 3}, "ddp"),
+        ({"ddp": 1}, "one"),
+        ({"fsdp": 2}, "fsdp"),  # a validation was due
+        ({"fsdp": 1, "ddp": 2}, "fsdp"),  # twice in one epoch
     ],
 )
-def test_a_signal_to_one_rank_stops_all_and_any_strategy_goes_on(
-    runs, tiny_folder, before, after, step
-):
-    run_dir = runs["one"].parent / f"{before}-{after}"
-    stopped(tiny_folder, before, step, str(run_dir))
-    assert checkpoint(run_dir)["global_step"] == step
+def test_a_signal_to_one_rank_stops_all_and_any_strategy_goes_on(runs, tiny_folder, stops, after):
+    run_dir = runs["one"].parent / "-".join((*stops, after))
+    for number, (strategy, step) in enumerate(stops.items()):
+        stopped(tiny_folder, strategy, step, str(run_dir), f"resume={bool(number)}")
+        assert checkpoint(run_dir)["global_step"] == step
     trained(tiny_folder, after, f"run_dir={run_dir}", "resume=true")
-    assert_same_training(runs[after], run_dir, exactly=before == after)
+    same = {*stops, after} == {after}
+    assert_same_training(runs[after], run_dir, exactly=same)
     assert [row["step"] for row in rows(run_dir)] == [0, 2, 4]
-    if before == after:
+    if same:
         assert rows(run_dir) == rows(runs[after])
 
 
