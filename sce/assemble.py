@@ -252,12 +252,12 @@ def recipe(config: TrainConfig, parts: Parts, world_size: int) -> dict[str, Any]
     num_train = parts.splits["train"].card["num_examples"] // config.data.questions_per_context
     if num_train < a_step:
         raise InputError(
-            f"data.train has {num_train} examples, fewer than the {a_step} of one optimiser step: "
+            f"data.train has {num_train} contexts, fewer than the {a_step} of one optimiser step: "
             f"batch.train={config.batch.train} x {trainer.accumulate_grad_batches} batches x "
             f"{world_size} devices"
         )
-    groups = {"lora": config.lora, "optimizer": config.optimizer, "scorer": config.scorer}
-    options = {f"{group}.{n}": v for group, o in groups.items() for n, v in asdict(o).items()}
+    groups = ("lora", "optimizer", "scorer")
+    options = {f"{g}.{n}": v for g in groups for n, v in asdict(getattr(config, g)).items()}
     options |= {"trainer.precision": trainer.precision, "batch.eval": config.batch.eval}
     options |= {"trainer.gradient_clip_val": trainer.gradient_clip_val}
     options |= {"max_new_tokens": parts.max_new_tokens, "data.label": config.data.label}
@@ -269,7 +269,7 @@ def recipe(config: TrainConfig, parts: Parts, world_size: int) -> dict[str, Any]
 
 def _files_sha256(reference: str) -> str:
     """Identity of a reference's file, together with the greedy one beside it."""
-    files = [Path(reference), greedy_sibling(Path(reference))]
+    files = (Path(reference), greedy_sibling(Path(reference)))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files if file)).hexdigest()
 
 

@@ -19,6 +19,7 @@ from sce.options import (
     require,
     require_in,
     require_seed,
+    require_used,
 )
 
 MODES = ("teacher_forced", "greedy", "prefill")
@@ -49,9 +50,16 @@ class TrainerOptions:
         count = self.accumulate_grad_batches
         require(count >= 1, f"trainer.accumulate_grad_batches must be >= 1, got {count}")
         require(
-            "bf16-true" not in self.precision and "16-true" not in self.precision,
+            "16-true" not in self.precision,
             f"trainer.precision={self.precision} would cast the adapter and its optimiser; the "
             "base model's type is model.dtype, leave trainer.precision=32-true",
+        )
+        # Its scaled gradients overflow, and steps are left out until they do not; a loss that is
+        # summed over a batch's tokens overflows far more, and a step left out is none that resumes.
+        require(
+            not self.precision.startswith("16"),
+            f"trainer.precision={self.precision}: float16 is too narrow for a loss summed over a "
+            "batch; leave trainer.precision=32-true, or take bf16-mixed",
         )
 
 
@@ -122,6 +130,7 @@ class TrainConfig(RunConfig):
             self.untuned is None or self.untuned.endswith(".npz"),
             f"untuned={self.untuned}: end the name in .npz",
         )
+        self._check_callbacks()
         require(self.val_every >= 1, f"val_every must be >= 1, got {self.val_every}")
         require(
             self.save_every is None or self.save_every >= 1,
@@ -130,6 +139,28 @@ class TrainConfig(RunConfig):
         require(
             not self.resume or self.run_dir is not None,
             "resume=true needs run_dir=FOLDER, the run to go on with",
+        )
+
+    def _check_callbacks(self) -> None:
+        """Refuse to stop by a figure that the run will not have, or to keep what it exports not."""
+        for name, callback in self.callbacks.items():
+            require(
+                callback is None or (isinstance(callback, dict) and "_target_" in callback),
+                f"callbacks.{name}={callback}: give null to leave it out, or a _target_ with its "
+                "arguments",
+            )
+            metric = str((callback or {}).get("metric"))
+            require(
+                not metric.startswith("heads/") or self.reference.path is not None,
+                f"callbacks.{name}.metric={metric} needs a reference; name one by reference=, or "
+                "take val/f1",
+            )
+        there = [callback for callback in self.callbacks.values() if callback is not None]
+        require(
+            not any(callback.get("restore") for callback in there)
+            or any(str(callback["_target_"]).endswith(".AdapterExport") for callback in there),
+            "callbacks.early_stopping.restore=true needs the exported adapter: leave "
+            "callbacks.adapter in, or set restore=false",
         )
 
 
@@ -197,6 +228,16 @@ class HeadsetConfig:
             require_in("to", str(self.to), ("sce", "wu2024", "qrhead", "duo"))
 
 
+DATASET_OPTIONS = {
+    "split": ("show", "build"),
+    "index": ("show", "grid"),
+    "whole": ("show",),
+    "html": ("show", "grid"),
+    "out": ("build",),
+}
+"""Options of python -m sce.dataset that some actions have no use for, and which do have one."""
+
+
 @dataclass
 class DatasetConfig:
     """python -m sce.dataset."""
@@ -222,9 +263,14 @@ class DatasetConfig:
     def __post_init__(self) -> None:
         require_in("action", self.action, ("build", "show", "grid", "check"))
         require_in("split", self.split, SPLITS)
+        require_used(self, "action", DATASET_OPTIONS)
         require_seed(self.seed)
         require(self.action != "build" or self.out is not None, "action=build needs out=FOLDER")
         name = (self.out or "").removesuffix(".gz")
+        require(
+            self.split == "train" or self.action == "show" or name.endswith(".jsonl"),
+            f"split={self.split}: a folder gets every split; drop it, or name out=FILE.jsonl",
+        )
         require(
             not name.endswith((".json", ".csv", ".parquet", ".arrow")) and "=" not in name,
             f"out={self.out}: name a folder (Arrow) or FILE.jsonl[.gz] (Example JSONL)",

@@ -7,7 +7,7 @@ so that `--help` and a typo answer at once.
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -45,14 +45,24 @@ def register() -> None:
 
 
 def typed(config: DictConfig, schema: type[Schema]) -> Schema:
-    """The typed object of a composed config.
+    """The typed object of a composed config, ~ in paths taken for the user's folder.
 
     Raises:
         InputError: an unknown key (by `+key=` too), a wrong type, a value out of range.
     """
-    plain = OmegaConf.to_container(config, resolve=True)
+    plain = _at_home(OmegaConf.to_container(config, resolve=True))
     merged = OmegaConf.merge(OmegaConf.structured(schema), plain)
     return OmegaConf.to_object(merged)  # type: ignore[return-value]
+
+
+def _at_home(value: Any) -> Any:
+    """The same, every text that begins with ~/ expanded, which shells leave alone after a =."""
+    if isinstance(value, dict):
+        return {key: _at_home(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_at_home(item) for item in value]
+    at_home = isinstance(value, str) and value.startswith("~/")
+    return str(Path(value).expanduser()) if at_home else value
 
 
 def composed(name: str, overrides: Sequence[str], schema: type[Schema]) -> Schema:

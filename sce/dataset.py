@@ -4,8 +4,8 @@ import gzip
 import json
 import logging
 import os
+import shutil
 import sys
-import tempfile
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -20,6 +20,7 @@ from sce.errors import InputError
 from sce.grid import all_cells
 from sce.importing import importing
 from sce.one_line import one_line_errors, run
+from sce.outputs import require_writable, whole
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -47,8 +48,7 @@ def dataset(config: DatasetConfig) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     _log.setLevel(logging.INFO)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    if config.out is not None and Path(config.out).exists():
-        raise InputError(f"out={config.out} exists; name another or delete it")
+    _require_places(config)
     with importing():
         from sce.data.encode import Encoder
         from sce.data.plan import plan_splits
@@ -74,14 +74,26 @@ def dataset(config: DatasetConfig) -> None:
         _build(plan, encoder, Path(str(config.out)))
 
 
+def _require_places(config: DatasetConfig) -> None:
+    """Refuse, before the work is done, what could not be written after it."""
+    if config.out is not None and Path(config.out).exists():
+        raise InputError(f"out={config.out} exists; name another or delete it")
+    for option, name in (("out", config.out), ("html", config.html)):
+        if name is not None:
+            require_writable(f"{option}={name}", Path(name).parent)
+
+
 def _build(plan: "Plan", encoder: "Encoder", out: Path) -> None:
     """Arrow folders of all splits, and their card."""
     from sce.data.build import build_missing, open_splits
     from sce.data.card import as_markdown, auc_of_real_and_high
     from sce.figures import histograms, save_png
 
-    _make_folder(out)
-    splits, overlap = open_splits(build_missing(plan, encoder, out=out))
+    try:
+        splits, overlap = open_splits(build_missing(plan, encoder, out=out))
+    except BaseException:  # the corrected command can have the folder
+        shutil.rmtree(out, ignore_errors=True)
+        raise
     cards = {name: split.card for name, split in splits.items()}
     text = as_markdown(cards, auc_of_real_and_high(plan), overlap)
     save_png(histograms(cards, title=f"{plan.options.task}: {out.name}"), out / "card.png")
@@ -99,14 +111,14 @@ def _build_jsonl(config: DatasetConfig, plan: "Plan", out: Path) -> None:
     from rich.progress import track
 
     recipe, quiet = plan.recipes[config.split], not sys.stdout.isatty()
-    _make_folder(out.parent)
-    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-        partial = Path(folder) / out.name
-        with partial.open("wb") as raw, _packed(raw, out.suffix == ".gz") as stream:
-            for index in track(range(len(recipe)), "building", transient=True, disable=quiet):
-                line = json.dumps(recipe.example(index).to_json(), ensure_ascii=False)
-                stream.write(f"{line}\n".encode())
-        partial.rename(out)
+    with (
+        whole(out) as part,
+        part.open("wb") as raw,
+        _packed(raw, out.suffix == ".gz") as stream,
+    ):
+        for index in track(range(len(recipe)), "building", transient=True, disable=quiet):
+            line = json.dumps(recipe.example(index).to_json(), ensure_ascii=False)
+            stream.write(f"{line}\n".encode())
     _log.info("wrote %s: %d examples of %s", out, len(recipe), config.split)
 
 
@@ -115,13 +127,6 @@ def _packed(raw: IO[bytes], packed: bool) -> AbstractContextManager[IO[bytes]]:
     if not packed:
         return nullcontext(raw)
     return gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0)  # type: ignore[return-value]
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: no such folder can be made ({error.strerror})") from None
 
 
 def _show(config: DatasetConfig, plan: "Plan", encoder: "Encoder") -> None:
@@ -157,8 +162,10 @@ def _grid(config: DatasetConfig, encoder: "Encoder") -> None:
             context=context,
             limited="who" if concept == "limited" else None,
             entity_base=config.data.entity_base if concept == "low_entity" else None,
+            **({} if concept == "high" else {"writer": "grammar", "written": None}),
             mix=[],
             num_train=None,
+            train=replace(config.data.train, concept=None, context=None),
         )
         recipe = plan_splits(options, encoder, config.seed, ["train"]).recipes["train"]
         if not 0 <= config.index < len(recipe):
@@ -184,11 +191,8 @@ def _export(name: str | None, content: "RenderableType", title: str, *, width: i
             text = console.export_svg(title=title, theme=DEFAULT_TERMINAL_THEME)
         else:
             text = console.export_html(theme=DEFAULT_TERMINAL_THEME)
-    _make_folder(file.parent)
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"html={name}: cannot be written ({error.strerror})") from None
+    with whole(file) as part:
+        part.write_text(text, encoding="utf-8")
     _log.info("wrote %s", file)
 
 

@@ -5,7 +5,6 @@ Files are HeadScores JSON or those of other tools (sce.headsets.exchange), which
 
 import logging
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from sce.config import CONF, register, typed
 from sce.errors import InputError
 from sce.headsets.averaging import average, summary
 from sce.one_line import one_line_errors, run
+from sce.options import require_used
 from sce.records import TAUS
 
 if TYPE_CHECKING:
@@ -50,11 +50,11 @@ def headset(config: HeadsetConfig) -> None:
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     _log.setLevel(logging.INFO)
-    _require_used(config)
+    require_used(config, "action", USED_BY)
     from sce.headsets.exchange import require_new
     from sce.headsets.report import require_new_folder
 
-    out = None if config.out is None else Path(config.out).expanduser()
+    out = None if config.out is None else Path(config.out)
     if config.action == "compare" and out is not None:
         require_new_folder(out)
     elif config.action in ("average", "convert"):
@@ -68,18 +68,6 @@ def headset(config: HeadsetConfig) -> None:
         raise
     except OSError as error:
         raise InputError(f"out={out} cannot be written ({error})") from None
-
-
-def _require_used(config: HeadsetConfig) -> None:
-    """Raise `InputError` if a value is given, other than the default, that the action ignores."""
-    defaults = {field.name: field.default for field in fields(config)}
-    for name, actions in USED_BY.items():
-        value = getattr(config, name)
-        if config.action not in actions and value != defaults[name]:
-            raise InputError(
-                f"{name}={value}: action={config.action} does not use it, but {', '.join(actions)} "
-                f"{'does' if len(actions) == 1 else 'do'}; drop {name}="
-            )
 
 
 def _do(
@@ -118,7 +106,7 @@ def _read(name: str, config: HeadsetConfig) -> "HeadScores":
     from sce.headsets.exchange import read
 
     shape = None if config.shape is None else (config.shape[0], config.shape[1])
-    head_scores = read(Path(name).expanduser(), shape=shape)
+    head_scores = read(Path(name), shape=shape)
     if config.action != "convert" and config.k > head_scores.scores.size:
         raise InputError(f"k={config.k}, but {name} has {head_scores.scores.size} heads")
     return head_scores

@@ -42,7 +42,7 @@ def intervene(config: InterveneConfig) -> Path:
     _log.setLevel(logging.INFO)
     # PEFT's call into transformers; it says nothing about the run.
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
-    out = Path(config.out).expanduser()
+    out = Path(config.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"out={config.out} exists and is not empty; name another folder")
     place = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())

@@ -6,7 +6,7 @@ from typing import Any
 
 from sce.commands import RunConfig
 from sce.data_options import SPLITS
-from sce.options import LoggerOptions, require, require_in
+from sce.options import LoggerOptions, require, require_in, require_used
 
 METHODS = ("knockout", "patch", "baselines")
 ABLATIONS = ("zero", "mean", "uniform")
@@ -17,6 +17,8 @@ _OF_HEADS = (
     *("target_scores", "direction", "num_controls", "closed_book"),
 )
 """Options that are of the other methods alone."""
+USED_BY = {"direction": ("patch",), "closed_book": ("knockout",)}
+"""Options that one method alone has a use for; baselines refuses more, all at once."""
 SETS = ("intersection", "complement", "random", "all")
 KS = (1, 2, 5, 10, 20)
 Names = list[str]
@@ -114,6 +116,11 @@ class InterveneConfig(RunConfig):
         require("=" not in self.out, f"out={self.out}: name a folder without = in it")
         checks = {"knockout": self._check_knockout, "patch": self._check_patch}
         checks.get(self.method, self._check_baselines)()
+        require_used(self, "method", USED_BY)
+        require(
+            self.calibration == "reference" or self.ablation == "mean",
+            f"calibration={self.calibration}: only ablation=mean has means to take; drop it",
+        )
 
     def _check_baselines(self) -> None:
         """Refuse what belongs to the other methods: heads, and who is patched."""

@@ -148,7 +148,8 @@ class SceModule(L.LightningModule):
             "train/grad_norm": total_norm(gradients),
             "train/learning_rate": optimizer.param_groups[0]["lr"],
         }
-        require_finite(loss, self._step_metrics["train/grad_norm"], self.global_step + 1)
+        norm = self._step_metrics["train/grad_norm"]
+        require_finite(loss / labels, norm, self.global_step + 1)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take the step, then log it; Lightning counts it only after this hook."""
@@ -195,7 +196,6 @@ class SceModule(L.LightningModule):
             settings = replace(settings, scorers=())
         elif "greedy" not in settings.modes:
             settings = replace(settings, max_new_tokens=0)
-        settings = replace(settings, fixed_steps=self.trainer.world_size > 1)
         outcomes = [o for o in decode(self.model, batch, settings) if o.weight]
         self._outcomes[dataloader_idx].extend(outcomes)
         return outcomes

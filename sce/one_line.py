@@ -51,12 +51,22 @@ def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
             sys.exit(stopped.exit_code)
         except Exception as error:
             message = user_message(error)
-            if message is None or any(a.lower() == "debug=true" for a in sys.argv[1:]):
+            if message is None or _debugging(sys.argv[1:]):
                 raise
             sys.stderr.write(f"sce: {message}\n")
             sys.exit(2)
 
     return wrapped
+
+
+def _debugging(overrides: list[str]) -> bool:
+    """Whether `debug` is on, in any of the words that YAML has for it.
+
+    By the command line, not the config: most errors that it is there for come before there is one.
+    """
+    yes = ("true", "yes", "on", "1")
+    given = [o.partition("=")[2].lower() for o in overrides if o.startswith("debug=")]
+    return bool(given) and given[-1] in yes
 
 
 def user_message(error: BaseException) -> str | None:

@@ -7,7 +7,7 @@ typo stops the program before anything heavy is imported. Knows neither Hydra no
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from sce.errors import InputError
@@ -36,6 +36,28 @@ def require_seed(seed: int) -> None:
 def require_in(name: str, value: str, allowed: tuple[str, ...]) -> None:
     """Raise unless `value` is one of `allowed`; the message lists them."""
     require(value in allowed, f"{name}={value}: choose from {', '.join(allowed)}")
+
+
+def require_used(config: Any, choice: str, used_by: Mapping[str, tuple[str, ...]]) -> None:
+    """Refuse an option that is given and would do nothing.
+
+    Args:
+        config: a dataclass of options.
+        choice: which of them says what is done: action, method.
+        used_by: option -> for which choices it means something.
+
+    Raises:
+        InputError: an option for other choices is neither None nor its default.
+    """
+    defaults = {field.name: field.default for field in fields(config)}
+    chosen = getattr(config, choice)
+    for name, choices in used_by.items():
+        value = getattr(config, name)
+        require(
+            chosen in choices or value is None or value == defaults[name],
+            f"{name}={value}: {choice}={chosen} does not use it, but {', '.join(choices)} "
+            f"{'does' if len(choices) == 1 else 'do'}; drop {name}=",
+        )
 
 
 @dataclass

@@ -6,7 +6,6 @@ HeadScores JSON has schema `sce.heads/1`; the example-level scores lie beside it
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 from sce.errors import InputError
 from sce.options import rope_in_use
+from sce.outputs import whole
 from sce.score_files import (
     beside,
     checked_notes,
@@ -124,16 +124,11 @@ class HeadScores:
         """
         if file.suffix != ".json":
             raise InputError(f"{file}: head scores are plain JSON; end the name in .json")
-        file.parent.mkdir(parents=True, exist_ok=True)
         per_example = None
         if self.per_example is not None:
             per_example = f"{file.stem}.npz"
-            with tempfile.NamedTemporaryFile(
-                dir=file.parent, suffix=".npz", delete=False
-            ) as temporary:
-                np.savez_compressed(temporary, scores=self.per_example)
-            Path(temporary.name).chmod(0o644)
-            Path(temporary.name).replace(file.with_name(per_example))
+            with whole(file.with_name(per_example)) as part, part.open("wb") as stream:
+                np.savez_compressed(stream, scores=self.per_example)
         layers, heads = self.shape
         content = {
             "schema": SCHEMA,
@@ -225,12 +220,8 @@ def _rounded(scores: np.ndarray) -> list[list[float]]:
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file whole or not at all; NaN becomes null."""
     text = json.dumps(finite(content), indent=1, allow_nan=False)
-    with tempfile.NamedTemporaryFile(
-        "w", dir=file.parent, suffix=".tmp", delete=False, encoding="utf-8"
-    ) as temporary:
-        temporary.write(text + "\n")
-    Path(temporary.name).chmod(0o644)
-    Path(temporary.name).replace(file)
+    with whole(file) as part:
+        part.write_text(text + "\n", encoding="utf-8")
 
 
 def append_jsonl(file: Path, row: Mapping[str, Any]) -> None:
@@ -279,9 +270,8 @@ def drop_rows_after(file: Path, step: int) -> None:
     if not file.is_file():
         return
     kept = [json.dumps(row) + "\n" for row in read_jsonl(file) if row["step"] <= step]
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(file)
+    with whole(file) as part:
+        part.write_text("".join(kept), encoding="utf-8")
 
 
 def origin_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

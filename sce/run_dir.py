@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sce.errors import InputError, StoppedBySignal
 from sce.logger import is_rank_zero
+from sce.outputs import require_writable
 from sce.records import drop_rows_after, read_jsonl
 
 _VARIABLE = "SCE_RUN_DIR"  # hands rank 0's choice on to the processes that Lightning starts
@@ -26,11 +27,11 @@ def choose_run_dir(wanted: str | None, *, name: str, seed: int, resume: bool) ->
 
     Raises:
         InputError: `wanted` exists and is not to be resumed, or holds nothing to resume, or holds
-            more than a run without a checkpoint may lose.
+            more than a run without a checkpoint may lose, or cannot be written to.
     """
     base = Path("runs").absolute() / f"{name}-seed{seed}".replace("=", "-")
     if not is_rank_zero():
-        run_dir = Path(os.environ.get(_VARIABLE) or wanted or base).expanduser().absolute()
+        run_dir = Path(os.environ.get(_VARIABLE) or wanted or base).absolute()
         if resume and not _is_begun(run_dir):
             raise InputError(
                 f"resume=true: this rank sees no run in run_dir={run_dir}; it has to lie on a file "
@@ -38,7 +39,7 @@ def choose_run_dir(wanted: str | None, *, name: str, seed: int, resume: bool) ->
             )
         return run_dir
     if wanted is not None:
-        run_dir = Path(wanted).expanduser().absolute()
+        run_dir = Path(wanted).absolute()
         if resume and not _is_begun(run_dir):
             raise InputError(f"resume=true: no {CHECKPOINT} in run_dir={run_dir}")
         if resume:
@@ -47,11 +48,13 @@ def choose_run_dir(wanted: str | None, *, name: str, seed: int, resume: bool) ->
             raise InputError(
                 f"run_dir={run_dir} exists; go on with it by resume=true, or name another folder"
             )
+        require_writable(f"run_dir={wanted}", run_dir)
         return run_dir
     run_dir, number = base, 1
     while run_dir.exists():
         number += 1
         run_dir = base.with_name(f"{base.name}-{number}")
+    require_writable("run_dir", run_dir)
     return run_dir
 
 

@@ -5,7 +5,6 @@ audit file from which anyone can work every score out again.
 """
 
 import logging
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from sce.config import CONF, register, typed
 from sce.errors import InputError
 from sce.importing import importing
 from sce.one_line import one_line_errors, run
+from sce.outputs import require_writable
 
 if TYPE_CHECKING:
     from sce.assemble import Parts
@@ -51,7 +51,7 @@ def score(config: ScoreConfig) -> list[Path]:
         from sce.model.backends import best_device
         from sce.score_output import Looks, none_kept, write_audit, write_scores
 
-    adapter = Path(config.adapter).expanduser() if config.adapter else None
+    adapter = Path(config.adapter) if config.adapter else None
     on_gpu = best_device().type == "cuda"
     parts = assemble(config, [config.split], on_gpu=on_gpu, adapter=adapter)
     known = facts(parts, run=config.adapter or "untuned", run_dir=Path.cwd())
@@ -91,7 +91,7 @@ def _what_is_scored(config: ScoreConfig, parts: "Parts", known: "RunFacts") -> l
     lines.append(f"{config.split:<10} {parts.splits[config.split].described()}")
     if config.adapter is None or config.split != "reference":
         return lines
-    trained_beside = read_adapter_note(Path(config.adapter).expanduser()).get("data_sha256")
+    trained_beside = read_adapter_note(Path(config.adapter)).get("data_sha256")
     if trained_beside not in (None, known.reference_sha256):
         lines.append(
             "not the examples that the run scored its heads on; for those repeat its data.* "
@@ -129,7 +129,7 @@ def _require_places(config: ScoreConfig, every: bool) -> None:
     if every:
         if out.is_dir() and any(out.iterdir()):
             raise InputError(f"out={config.out} is not empty; name another folder")
-        _require_writable(f"out={config.out}", out)
+        require_writable(f"out={config.out}", out)
     elif out.suffix != ".json":
         raise InputError(
             f"out={config.out}: head scores are plain JSON; end the name in .json, or in / for a "
@@ -147,22 +147,10 @@ def _require_places(config: ScoreConfig, every: bool) -> None:
             raise InputError(f"{option} is one of the files of {taken}; name another")
         places[file] = option
     for file, option in places.items():
-        _require_writable(option, file.parent)
+        require_writable(option, file.parent)
         if file.exists():
             raise InputError(f"{file} exists; name another file or delete it")
-
-
-def _require_writable(option: str, folder: Path) -> None:
-    """Make the folder, and see that a file can be made in it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"{option}: nothing can be written in the folder {folder} ({error.strerror}); name "
-            "another place"
-        ) from None
+        file.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _outcomes(parts: "Parts", model: Any, wanted: "DecodeSettings") -> "list[Outcome]":

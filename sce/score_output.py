@@ -46,7 +46,7 @@ def write_scores(
         _log.info("no %s: %s", file, none_kept(scorer, len(outcomes)))
         return False
     more = {
-        **_adapter_provenance(Path(config.adapter).expanduser() if config.adapter else None),
+        **_adapter_provenance(Path(config.adapter) if config.adapter else None),
         "data_sha256": _scored_data(known, config.split),
         "split": config.split,
         "num_offered": len(outcomes),
@@ -132,7 +132,7 @@ def _label(adapter: str | None) -> str:
     """Of a run's adapter/ the run's name, else the folder's."""
     if adapter is None:
         return "untuned"
-    folder = Path(adapter).expanduser().absolute()
+    folder = Path(adapter).absolute()
     return folder.parent.name if folder.name == "adapter" else folder.name
 
 

@@ -55,7 +55,7 @@ def study(config: StudyConfig) -> Path:
     from sce.studies.report import require_report
 
     options = config.study
-    folder = Path(config.dir or f"runs/studies/{options.name}").expanduser().absolute()
+    folder = Path(config.dir or f"runs/studies/{options.name}").absolute()
     jobs = jobs_of(options, config.logger)
     own = {**asdict(options), "logger": config.logger}
     require_own(folder, own, jobs)
@@ -116,7 +116,7 @@ def _run_stages(
 def _run_one(config: StudyConfig, name: str) -> None:
     """What a launcher's process does; the study reads from the job's files how it went."""
     signal.signal(signal.SIGTERM, _leave)
-    folder = Path(str(config.dir)).expanduser().absolute()
+    folder = Path(str(config.dir)).absolute()
     found = [job for job in read_jobs(folder) if job.name == name]
     if not found:
         raise InputError(f"job={name}: the study in {folder} has no such job")

@@ -80,7 +80,6 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
         from sce.report import final_table
 
     quiet_libraries()
-    _require_exported(config)
     _log.info("loading model and data ...")
     L.seed_everything(config.seed, workers=True, verbose=False)
     parts = assemble(config, SPLITS, on_gpu=_on_gpu(config))
@@ -101,17 +100,6 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
         url = _fit(config, data, module, trainer, resumed)
         _log.info(final_table(known.run_dir, url, overrides))
     return run_dir
-
-
-def _require_exported(config: TrainConfig) -> None:
-    """Refuse to keep the best adapter of a run that exports none."""
-    callbacks = [each for each in config.callbacks.values() if each is not None]
-    exported = any(str(each.get("_target_")).endswith(".AdapterExport") for each in callbacks)
-    if any(each.get("restore") for each in callbacks) and not exported:
-        raise InputError(
-            "callbacks.early_stopping.restore=true needs the exported adapter: leave "
-            "callbacks.adapter in, or set restore=false"
-        )
 
 
 def _on_gpu(config: TrainConfig) -> bool:
@@ -146,9 +134,8 @@ def _untuned(config: TrainConfig, known: "RunFacts", modes: tuple[str, ...]) -> 
 
     if config.untuned is None:
         return None
-    answering = {"max_new_tokens": config.max_new_tokens, "batch.eval": config.batch.eval}
-    scoring = {"scorer": config.scorer.name, "modes": modes}
-    return Untuned.of(Path(config.untuned).expanduser(), known, **answering, **scoring)
+    own = {"max_new_tokens": config.max_new_tokens, "batch.eval": config.batch.eval, "modes": modes}
+    return Untuned.of(Path(config.untuned), known, scorer=config.scorer.name, **own)
 
 
 def _fit(

@@ -5,7 +5,6 @@ have one step 0; reading it saves a decoding of the whole validation split.
 """
 
 import json
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ import torch
 
 from sce.errors import InputError
 from sce.options import rope_in_use
+from sce.outputs import require_writable, whole
 from sce.records import RunFacts
 from sce.validation import Answer, Place
 
@@ -43,20 +43,17 @@ class Untuned:
             settings: what else answers and scores depend on, in plain types.
 
         Raises:
-            InputError: the file is there, and is of something else or was not written by a run.
+            InputError: the file is there, and is of something else or was not written by a run; or
+                it could not be written.
         """
         data = ("weights_sha256", "eval_sha256", "reference_sha256", "prompt_sha256")
         plain = {name: getattr(facts, name) for name in (*data, "match", "dtype", "attention")}
         own = {**plain, "versions": dict(facts.versions), **rope_in_use(facts.rope), **settings}
         untuned = cls(file, json.loads(json.dumps(own)))
         if untuned.is_known:
-            theirs = untuned._content()[0]["identity"]
-            differs = [name for name in own if theirs.get(name) != untuned.identity[name]]
-            if differs:
-                raise InputError(
-                    f"untuned={file}: written for another {', '.join(differs)}; name another file, "
-                    "or delete it"
-                )
+            untuned._content()
+        else:
+            require_writable(f"untuned={file}", file.parent)
         return untuned
 
     @property
@@ -84,19 +81,15 @@ class Untuned:
             for n, key in enumerate(keys)
         }
         text = np.array(json.dumps(content))
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=self.file.parent, suffix=".tmp", delete=False
-        ) as temporary:
-            np.savez_compressed(temporary, allow_pickle=False, content=text, **arrays)
-        Path(temporary.name).chmod(0o644)
-        Path(temporary.name).replace(self.file)
+        with whole(self.file) as part, part.open("wb") as stream:
+            np.savez_compressed(stream, allow_pickle=False, content=text, **arrays)
 
     def read(self) -> tuple[list[Answer], list[Scored]]:
         """Answers and scores as `write` was given them.
 
         Raises:
-            InputError: it is no such file.
+            InputError: it is no such file, or of something else: another run may have written it
+                since this one began.
         """
         content, arrays = self._content()
         answers = [
@@ -119,4 +112,11 @@ class Untuned:
             raise InputError(f"untuned={self.file}: no file that a run wrote ({error})") from None
         if content.get("schema") != SCHEMA:
             raise InputError(f"untuned={self.file}: schema {content.get('schema')!r}, not {SCHEMA}")
+        theirs = content["identity"]
+        differs = [name for name, own in self.identity.items() if theirs.get(name) != own]
+        if differs:
+            raise InputError(
+                f"untuned={self.file}: written for another {', '.join(differs)}; name another "
+                "file, or delete it"
+            )
         return content, arrays

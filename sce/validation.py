@@ -73,11 +73,6 @@ class Validation:
         return np.array([prediction.f1 for prediction in self.predictions])
 
     @property
-    def reference_ids(self) -> tuple[str, ...]:
-        """Ids of the examples that heads were scored on."""
-        return tuple(place.id for place in self.reference)
-
-    @property
     def reference_depths(self) -> Float[np.ndarray, " examples"]:
         """Depth of each example that heads were scored on."""
         return np.array([place.depth for place in self.reference], dtype=np.float64)

@@ -7,7 +7,6 @@ import asyncio
 import gzip
 import json
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from omegaconf import DictConfig
 from sce.config import CONF, register, typed
 from sce.errors import InputError
 from sce.one_line import one_line_errors, run
+from sce.outputs import require_writable, whole
 from sce.write_options import WriteConfig
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ def write(config: WriteConfig) -> "Counts":
     """
     from sce.writing import Counts, opened_cache
 
-    out = Path(config.out).expanduser()
+    out = Path(config.out)
     _refuse_existing(out, config.overwrite)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    require_writable(f"out={out}", out.parent)
     counts = Counts(config.num_documents)
     try:
         with opened_cache(config.cache) as cache, _progress(config, counts) as changed:
@@ -169,17 +169,13 @@ def save(examples: "list[Example]", out: Path, *, overwrite: bool) -> None:
     content = lines.encode()
     if out.suffix == ".gz":
         content = gzip.compress(content, mtime=0)  # the same documents are the same file
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        stored = temporary.read_bytes()
+    with whole(out) as part:
+        part.write_bytes(content)
+        stored = part.read_bytes()
         text = (gzip.decompress(stored) if out.suffix == ".gz" else stored).decode()
         again = [Example.from_json(json.loads(line)) for line in text.split("\n")[:-1]]
         assert again == examples
         _refuse_existing(out, overwrite)
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

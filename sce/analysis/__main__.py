@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sce.errors import InputError
+from sce.outputs import require_writable
 
 if TYPE_CHECKING:
     from sce.analysis.findings import Findings
@@ -51,6 +52,7 @@ def _run(options: argparse.Namespace) -> None:
     out: Path = options.out
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; name a folder")
+    require_writable(f"--out {out}", out)
     found = analyse(options.runs, options.reference, Limits(options.tau, options.k))
     out.mkdir(parents=True, exist_ok=True)
     _clear(out)

@@ -33,6 +33,7 @@ from sce.analysis.parts import (
     Setting,
     Skipped,
 )
+from sce.outputs import whole
 from sce.stats import Correlation, Estimate
 
 __all__ = [
@@ -234,9 +235,8 @@ class Findings:
 
     def save(self, file: Path) -> None:
         """Write `to_json` whole or not at all."""
-        temporary = file.with_suffix(".tmp")
-        temporary.write_text(as_json(self) + "\n", encoding="utf-8")
-        temporary.replace(file)
+        with whole(file) as part:
+            part.write_text(as_json(self) + "\n", encoding="utf-8")
 
 
 NOTES = {

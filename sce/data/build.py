@@ -244,9 +244,17 @@ def source_sha256(path: str) -> str:
     files = sorted(f for f in source.rglob("*") if f.is_file()) if source.is_dir() else [source]
     digest = hashlib.sha256()
     for file in files:
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        state = file.stat()
+        digest.update(_file_sha256(file, state.st_size, state.st_mtime_ns))
     return digest.hexdigest()
+
+
+@cache
+def _file_sha256(file: Path, size: int, changed: int) -> bytes:
+    """Of the bytes, read once for as long as size and time of change stay: a run asks often."""
+    del size, changed
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
 
 
 @cache

@@ -15,7 +15,6 @@ import gzip
 import hashlib
 import logging
 import re
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from sce.headsets.foreign import (
     read_qrhead,
     read_wu2024,
 )
+from sce.outputs import whole
 from sce.records import HeadScores
 from sce.score_files import read_text
 
@@ -185,8 +185,5 @@ def _lost_examples(head_scores: HeadScores, kind: str) -> list[str]:
 
 
 def _write_whole(file: Path, data: bytes) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as temporary:
-        temporary.write(data)
-    Path(temporary.name).chmod(0o644)
-    Path(temporary.name).replace(file)
+    with whole(file) as part:
+        part.write_bytes(data)

@@ -15,6 +15,7 @@ import numpy as np
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from sce.assemble import facts
 from sce.data.encode import Encoded, Encoder
@@ -25,9 +26,9 @@ from sce.interventions.command import answering_of, identity_of, parts_of
 from sce.interventions.effects import Row, accuracy
 from sce.interventions.report import cell
 from sce.interventions.select import NO_HEADS
-from sce.model.adapters import UNTUNED, load_adapters, require_rope_of_base, use_adapter
+from sce.model.adapters import UNTUNED, require_rope_of_base
 from sce.model.backends import best_device
-from sce.model.build import load_model
+from sce.model.build import load_adapter, load_model
 from sce.records import provenance
 
 SCHEMA = "sce.baselines/1"
@@ -73,7 +74,7 @@ def answer_baselines(config: InterveneConfig) -> Baselines:
     Raises:
         InputError: the user's input is wrong; found before the weights load where it can be.
     """
-    folder = None if config.adapter is None else Path(config.adapter).expanduser()
+    folder = None if config.adapter is None else Path(config.adapter)
     asked = replace(config.model)  # the adapter's own is filled in where something is left out
     parts = parts_of(config, [config.split], folder)
     adapters = {} if folder is None else {TUNED: folder}
@@ -82,12 +83,12 @@ def answer_baselines(config: InterveneConfig) -> Baselines:
     count = len(parts.splits[config.split].encoded)
     examples = [recipe.example(index) for index in range(count)]
     views = {v: [seen(parts.encoder, e, v) for e in examples] for v in views_of(task)}
-    model = load_adapters(load_model(parts.source, config.model, parts.attention), adapters)
-    model = model.to(best_device()).eval()
-    answering = answering_of(config, parts, model)
+    base: Any = load_model(parts.source, config.model, parts.attention)
     found = Baselines()
     for name in (UNTUNED, *adapters):
-        use_adapter(model, name)
+        # One after the other: lora=none tunes the base's own weights, which are none of it then.
+        model: nn.Module = base if name == UNTUNED else load_adapter(base, adapters[name])
+        answering = answering_of(config, parts, model.to(best_device()).eval())
         found.rows += [
             {"model": name, "view": view, **_accuracy(answering, encoded, config.seed)}
             for view, encoded in views.items()

@@ -184,7 +184,7 @@ def answering_of(config: InterveneConfig, parts: Parts, model: nn.Module) -> Ans
 
 
 def _folder(name: str | None) -> Path | None:
-    return None if name is None else Path(name).expanduser()
+    return None if name is None else Path(name)
 
 
 def parts_of(config: InterveneConfig, names: list[str], adapter: Path | None) -> Parts:
@@ -205,7 +205,7 @@ def _questions(config: InterveneConfig, parts: Parts) -> list[Encoded]:
     if config.closed_book is None:
         return []
     shipped = config.closed_book == "sample"
-    file = SHIPPED if shipped else Path(config.closed_book).expanduser()
+    file = SHIPPED if shipped else Path(config.closed_book)
     return closed_book(parts.tokenizer, file)
 
 

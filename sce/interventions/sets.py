@@ -36,7 +36,7 @@ def read_scores(
     scores = {}
     for name in names:
         if name is not None:
-            scores[name] = HeadScores.load(Path(name).expanduser())
+            scores[name] = HeadScores.load(Path(name))
             check_scores(scores[name], name, shape, weights_sha256)
     return scores
 

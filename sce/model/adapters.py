@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from sce.errors import InputError
-from sce.model.build import read_adapter_note
+from sce.model.build import fitted, read_adapter_note
 from sce.options import ModelOptions, rope_in_use
 
 # In place of an adapter's name: the base model with every adapter switched off.
@@ -25,7 +25,7 @@ def load_adapters(model: PreTrainedModel, folders: Mapping[str, Path]) -> nn.Mod
 
     Args:
         model: the base; its RoPE theta is that of the adapters by now.
-        folders: name -> folder. None: the base itself is given back.
+        folders: name -> folder; of none the base itself is given back.
 
     Raises:
         InputError: a folder holds no adapter, or one that does not fit; two were tuned on different
@@ -36,16 +36,13 @@ def load_adapters(model: PreTrainedModel, folders: Mapping[str, Path]) -> nn.Mod
     for name, folder in folders.items():
         if not (folder / "adapter_model.safetensors").is_file():
             raise InputError(f"{name}={folder}: no adapter_model.safetensors in it")
-        try:
+        with fitted(f"{name}={folder}"):
             if adapted is None:
                 adapted = PeftModel.from_pretrained(
                     model, str(folder), name, autocast_adapter_dtype=True
                 )
             else:
                 adapted.load_adapter(str(folder), name, autocast_adapter_dtype=True)
-        except (RuntimeError, ValueError, TypeError) as error:
-            line = " ".join(str(error).split())[:200]
-            raise InputError(f"{name}={folder}: does not fit this model ({line})") from None
     return model if adapted is None else adapted.eval()
 
 

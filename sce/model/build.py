@@ -2,11 +2,14 @@
 
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
@@ -174,16 +177,37 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> nn.Module:
         InputError: the folder holds neither in safetensors, or one of another shape.
     """
     if (folder / TUNED_FILE).is_file():
-        return load_tuned(model, folder)
+        with fitted(f"adapter={folder}"):
+            return load_tuned(model, folder)
     if not (folder / "adapter_model.safetensors").is_file():
         raise InputError(f"adapter={folder}: no adapter_model.safetensors in it")
+    with fitted(f"adapter={folder}"), warnings.catch_warnings():
+        # Of a name that PEFT still calls transformers by.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        return PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=True)
+
+
+@contextmanager
+def fitted(option: str) -> Iterator[None]:
+    """Say in one line that saved weights are damaged, or of another model.
+
+    Args:
+        option: what the user gave: "adapter=FOLDER".
+
+    Raises:
+        InputError: the body failed to load them.
+    """
     try:
-        with warnings.catch_warnings():  # of a name that PEFT still calls transformers by
-            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
-            return PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=True)
+        yield
+    except InputError:
+        raise
+    except SafetensorError as error:
+        raise InputError(
+            f"{option}: its weights are damaged or were not copied whole ({error})"
+        ) from None
     except (RuntimeError, ValueError, TypeError) as error:
         line = " ".join(str(error).split())[:200]
-        raise InputError(f"adapter={folder}: does not fit this model ({line})") from None
+        raise InputError(f"{option}: does not fit this model ({line})") from None
 
 
 def is_adapted(model: nn.Module) -> bool:

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sce.model.projections import HeadOutputs
@@ -101,7 +101,6 @@ class Write:
 
 
 Read = LookedAt | Mass | Write
-Found = Num[Tensor, "batch heads rows"]
 
 
 def argmax(x: Float[Tensor, "*batch keys"]) -> Int[Tensor, "*batch"]:

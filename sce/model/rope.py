@@ -55,8 +55,8 @@ def require_rope(config: PreTrainedConfig, asked: str) -> None:
         raise InputError(f"{asked}: {config.model_type} has no rotary embedding; leave it out")
 
 
-def set_rope_theta(config: PreTrainedConfig, theta: float) -> float:
-    """Set theta in a config that no model has been built from yet; returns the old one.
+def set_rope_theta(config: PreTrainedConfig, theta: float) -> None:
+    """Set theta in a config that no model has been built from yet.
 
     In models with several thetas (local and global layers) the global layers' is changed.
 
@@ -64,11 +64,8 @@ def set_rope_theta(config: PreTrainedConfig, theta: float) -> float:
         InputError: the model has no rotary embedding.
     """
     require_rope(config, f"model.rope_theta={theta:g}")
-    sets = _global_sets(config)
-    old = float(sets[0]["rope_theta"])
-    for parameters in sets:
+    for parameters in _global_sets(config):
         parameters["rope_theta"] = float(theta)
-    return old
 
 
 def resolved(scaling: RopeScaling | None, config: PreTrainedConfig) -> dict[str, Any] | None:

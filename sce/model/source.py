@@ -7,6 +7,14 @@ from functools import cached_property
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -73,27 +81,47 @@ def find(options: ModelOptions) -> Source:
 
 @contextmanager
 def explained(source: Source, what: str) -> Iterator[None]:
-    """Turn the hub's many errors into one line that says what to do."""
+    """Turn the hub's many errors, and files that are cut off, into one line that says what to do.
+
+    Raises:
+        InputError: the body failed.
+    """
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        text = " ".join(str(error).split())
-        lower = text.lower()
-        if "gated" in lower or "401" in lower or "403" in lower:
-            advice = "it is gated: accept its licence on the hub and run `hf auth login`"
-        elif "connect" in lower or "offline" in lower or "couldn't" in lower or "resolve" in lower:
-            advice = "it is not on this machine and the hub cannot be reached; give a local folder"
-        elif "sce_" in lower:  # a look-up of our implementation's name
-            advice = OUTSIDE
-        elif "attention implementation" in lower:
-            advice = "it cannot run under this attention; use attention=eager, or flash on a GPU"
-        elif "is not a local folder" in lower or "not a valid model identifier" in lower:
-            advice = "no such model; give a hub id or a local folder"
-        else:
-            advice = text[:200]
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise InputError(
-            f"model.name_or_path={source.name}: its {what} cannot be loaded: {advice}"
+            f"model.name_or_path={source.name}: its {what} cannot be loaded: {_advice(error)}"
         ) from error
+
+
+_ADVICE = {
+    GatedRepoError: "it is gated: accept its licence on the hub and run `hf auth login`",
+    RevisionNotFoundError: "no such model.revision",
+    (RepositoryNotFoundError, HFValidationError): "no such model; give a hub id or a local folder",
+    (LocalEntryNotFoundError, ConnectionError): (
+        "it is not on this machine and the hub cannot be reached; give a local folder"
+    ),
+    SafetensorError: "a file of it is damaged or was not copied whole",
+}
+"""What went wrong, the nearer kinds first, and what to do."""
+
+
+def _advice(error: BaseException) -> str:
+    """By the kinds of the errors behind it; transformers' own have none, but say something."""
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    for kinds, advice in _ADVICE.items():
+        if any(isinstance(each, kinds) for each in causes):
+            return advice
+    text = " ".join(str(error).split())
+    if "sce_" in text:  # a look-up of our implementation's name
+        return OUTSIDE
+    if "attention implementation" in text.lower():
+        return "it cannot run under this attention; use attention=eager, or flash on a GPU"
+    return text[:200]
 
 
 def load_config(source: Source) -> PreTrainedConfig:

@@ -14,12 +14,12 @@ from sce.stats.intervals import drawn_together
 from sce.stats.resampling import (
     BLOCK_ENTRIES,
     PerExample,
-    interval_of,
     num_kept,
     resampled_maps,
 )
 from sce.stats.series import HeadMap
 from sce.stats.sets import Curves
+from sce.stats.stacks import column_bounds, share
 
 NUM_RESAMPLES = 200
 
@@ -136,11 +136,11 @@ def _measures(entries: dict[str, Entries], num_points: int) -> Draws:
     both = _sizes(np.maximum(s, r), num_points)
     by_chance = (in_s * in_r).sum(axis=1)
     found = {
-        "recall": _share(both, num_r),
+        "recall": share(both, num_r),
         "recall_null": np.where(num_r > 0, num_s / s[0].size, np.nan),
-        "recall_null_layer": _share(by_chance, num_heads * num_r),
-        "precision": _share(both, num_s),
-        "jaccard": _share(both, num_s + num_r - both),
+        "recall_null_layer": share(by_chance, num_heads * num_r),
+        "precision": share(both, num_s),
+        "jaccard": share(both, num_s + num_r - both),
         "num_heads": num_s.astype(np.float64),
         "num_reference_heads": num_r.astype(np.float64),
     }
@@ -149,8 +149,8 @@ def _measures(entries: dict[str, Entries], num_points: int) -> Draws:
     known = _sizes(np.maximum(b, r), num_points)
     learned = both - _sizes(np.maximum(np.maximum(s, b), r), num_points)
     return found | {
-        "recall_base": _share(known, num_r),
-        "recall_learned": _share(learned, num_r - known),
+        "recall_base": share(known, num_r),
+        "recall_learned": share(learned, num_r - known),
     }
 
 
@@ -167,18 +167,8 @@ def _by_layer(entries: Entries, num_points: int) -> Int[np.ndarray, "_resamples 
     return counts.reshape(*entries.shape[:2], -1).cumsum(axis=2)[:, :, :num_points]
 
 
-def _share(part: np.ndarray, whole: np.ndarray) -> Float[np.ndarray, "_resamples _points"]:
-    part, whole = np.broadcast_arrays(part, whole)
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
-
-
 def _bounds(draws: Float[np.ndarray, "_resamples _points"]) -> tuple[Column, Column]:
-    """`interval_of` of every point, at once for those that exist in all resamples."""
-    low, high = np.full((2, draws.shape[1]), np.nan)
-    whole = np.isfinite(draws).all(axis=0)
-    low[whole], high[whole] = np.quantile(draws[:, whole], [0.025, 0.975], axis=0)
-    for point in np.flatnonzero(~whole):
-        low[point], high[point] = interval_of(draws[:, point]) or (np.nan, np.nan)
+    low, high = column_bounds(draws)
     return _column(low), _column(high)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from torch.distributed import ReduceOp
 from callbacks.throughput import _over_ranks as over_ranks
 from ranks import run_ranks
 from runs import run_train
-from sce import parallel
+from sce import module, parallel
 from sce.errors import InputError
 from sce.records import HeadScores, read_jsonl
 from strategies import (
@@ -159,6 +160,20 @@ def test_a_rank_without_the_checkpoint_ends_all_of_them_in_one_line(
             run_train(tiny_folder, *SHARED, *STRATEGIES[name], *options)
 
     run_ranks(run)
+
+
+def test_ranks_decode_as_long_as_their_own_answers_take(runs, tiny_folder, monkeypatch):
+    """Every weight is there while answers are decoded, so that no rank waits for another's step."""
+    decode = module.decode
+
+    def longer(model, batch, settings):
+        more = 3 * int(os.environ["LOCAL_RANK"])
+        return decode(model, batch, replace(settings, max_new_tokens=2 + more, fixed_steps=True))
+
+    monkeypatch.setattr(module, "decode", longer)
+    run_dir = runs["fsdp"].parent / "unequal"
+    trained(tiny_folder, "fsdp", f"run_dir={run_dir}")
+    assert_same_training(runs["fsdp"], run_dir, exactly=True)
 
 
 def test_checkpoints_hold_the_trained_parts_alone(runs):

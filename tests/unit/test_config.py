@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from conftest import ROOT
 from runs import configured
-from sce.commands import TrainConfig
+from sce.commands import ScoreConfig, TrainConfig
 from sce.errors import InputError
 from sce.one_line import one_line_errors
 
@@ -70,6 +71,9 @@ def test_a_wrong_override_is_one_line_and_exit_code_2(override, message):
         ("optimizer.weight_decay=inf", r"optimizer\.weight_decay must be >= 0 and finite"),
         ("seed=99999999999", r"seed must lie in 0\.\.4294967295, got 99999999999"),
         ("seed=-1", r"seed must lie in 0\.\.4294967295, got -1"),
+        ("trainer.precision=16-mixed", r"16-mixed: float16 is too narrow.* or take bf16-mixed"),
+        ("trainer.precision='16'", r"trainer\.precision=16: float16 is too narrow"),
+        ("callbacks.heatmap=false", r"callbacks\.heatmap=False: give null to leave it out"),
     ],
 )
 def test_a_value_out_of_range_is_refused(override, message):
@@ -106,10 +110,39 @@ def test_help_lists_groups_and_examples_and_imports_no_torch(command):
         assert "model: llama3_8b, mistral_7b, qwen3_8b, smollm2, smollm2_hub" in result.stdout
 
 
-def test_debug_shows_the_traceback_of_a_user_error():
-    result = sce("mode=x", "debug=true")
-    assert "Traceback" in result.stderr
-    assert result.returncode != 0
+@pytest.mark.parametrize("given", ["debug=true", "debug=1", "debug=Yes"])
+def test_debug_shows_the_traceback_of_a_user_error(given, monkeypatch):
+    @one_line_errors
+    def command():
+        raise InputError("no")
+
+    monkeypatch.setattr(sys, "argv", ["sce", "seed=1", given])
+    with pytest.raises(InputError):
+        command()
+    monkeypatch.setattr(sys, "argv", ["sce", given, "debug=false"])
+    with pytest.raises(SystemExit):
+        command()
+
+
+def test_home_is_expanded_wherever_a_path_is_given():
+    given = [
+        "out='~/h.json'",
+        "data=needle",
+        "data.haystack=['~/a.txt', 'b~/c']",
+        "adapter='~/run/adapter'",
+    ]
+    config = configured("score", ScoreConfig, given)
+    home = Path("~").expanduser()
+    assert (config.out, config.adapter) == (f"{home}/h.json", f"{home}/run/adapter")
+    assert config.data.haystack == [f"{home}/a.txt", "b~/c"]
+
+
+def test_a_figure_that_needs_a_reference_is_refused_without_one():
+    early = ["callbacks=recall_early_stopping", "reference=none"]
+    message = r"early_stopping\.metric=heads/recall_learned needs a reference"
+    with pytest.raises(InputError, match=message):
+        configured("train", TrainConfig, early)
+    configured("train", TrainConfig, [*early, "callbacks.early_stopping.metric=val/f1"])
 
 
 def test_a_foreign_callbacks_package_is_named(tmp_path):

@@ -1,11 +1,20 @@
 """Building models: identity, RoPE, adapters, and the published architectures in miniature."""
 
 import json
+import shutil
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from transformers import AutoConfig, LlamaConfig, MistralConfig, Qwen3Config
 
 from conftest import tiny_llama_config
@@ -14,6 +23,7 @@ from sce.decode import DecodeSettings, decode
 from sce.errors import InputError
 from sce.model import build, weights
 from sce.model import source as source_of_models
+from sce.model.adapters import load_adapters
 from sce.model.attention import Choice
 from sce.model.capture import probing
 from sce.model.projections import attention_modules
@@ -144,14 +154,21 @@ def test_an_absent_model_is_one_clear_line(name, message):
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        ("You are trying to access a gated repo. 403 Client Error.", "it is gated"),
-        ("We couldn't connect to the hub", "cannot be reached"),
-        ("x is not a local folder and is not a valid model identifier", "no such model"),
+        (GatedRepoError("403", response=Mock()), "it is gated"),
+        (RepositoryNotFoundError("401", response=Mock()), "no such model"),
+        (RevisionNotFoundError("404", response=Mock()), r"no such model\.revision"),
+        (LocalEntryNotFoundError("nowhere"), "cannot be reached"),
+        (OfflineModeIsEnabled("no"), "cannot be reached"),
+        # Neither a path nor a hash with such numbers in it is a refusal of the hub.
+        (OSError("/data/run401 has no config.json"), "/data/run401 has no config.json"),
     ],
 )
 def test_the_hub_s_refusals_are_explained(monkeypatch, error, message):
     def refuse(*_args, **_kwargs):
-        raise OSError(error)
+        try:
+            raise error
+        except OSError:
+            raise OSError(str(error)) from error  # in transformers' own words
 
     monkeypatch.setattr(source_of_models.AutoConfig, "from_pretrained", refuse)
     with pytest.raises(InputError, match=message) as caught:
@@ -214,6 +231,29 @@ def test_an_adapter_of_another_base_model_is_refused(tiny_folder, tmp_path, save
     options = replace(FLOAT, name_or_path=str(other))
     with pytest.raises(InputError, match="tuned on weights"):
         build.fit_options_to_adapter(options, find(options), tmp_path)
+
+
+def torn(file):
+    """As a copy that broke off leaves it."""
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def test_an_adapter_that_was_not_copied_whole_is_one_clear_line(tiny_folder, tmp_path):
+    source, _ = saved_adapter(tmp_path, tiny_folder)
+    torn(tmp_path / "adapter_model.safetensors")
+    message = "weights are damaged or were not copied whole"
+    with pytest.raises(InputError, match=f"^adapter={tmp_path}: its {message}"):
+        build.load_adapter(build.load_model(source, FLOAT, SDPA), tmp_path)
+    with pytest.raises(InputError, match=f"^source={tmp_path}: its {message}"):
+        load_adapters(build.load_model(source, FLOAT, SDPA), {"source": tmp_path})
+
+
+def test_a_model_that_was_not_copied_whole_is_one_clear_line(tiny_folder, tmp_path):
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    torn(folder / "model.safetensors")
+    options = replace(FLOAT, name_or_path=str(folder))
+    with pytest.raises(InputError, match="its weights cannot be loaded: a file of it is damaged"):
+        build.load_model(find(options), options, SDPA)
 
 
 def test_a_folder_without_an_adapter_is_refused(tmp_path):

@@ -12,7 +12,8 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks import RecallAccuracyCorrelation, RecallEarlyStopping, ScoreCurves
-from runs import run_train
+from runs import configured, run_train
+from sce.commands import TrainConfig
 from sce.decode import DecodeSettings
 from sce.errors import InputError
 from sce.module import SceModule
@@ -193,16 +194,10 @@ def test_the_best_adapter_is_left_if_asked_for(module, restore):
     assert not (module.facts.run_dir / ".adapter-new").exists()
 
 
-def test_the_best_adapter_of_a_run_that_exports_none_is_refused_before_the_weights_load(
-    tiny_folder, tmp_path, monkeypatch
-):
-    from sce.model import build
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(build, "load_model", None)
-    options = ("callbacks=recall_early_stopping", "callbacks.early_stopping.restore=true")
+def test_the_best_adapter_of_a_run_that_exports_none_is_refused():
+    options = ["callbacks=recall_early_stopping", "callbacks.early_stopping.restore=true"]
     with pytest.raises(InputError, match=r"early_stopping\.restore=true needs the exported"):
-        run_train(tiny_folder, *options, "callbacks.adapter=null")
+        configured("train", TrainConfig, [*options, "callbacks.adapter=null"])
 
 
 def test_where_the_untuned_model_is_the_best_the_last_adapter_stays(module):
@@ -244,9 +239,10 @@ def test_a_run_stops_early_is_resumed_and_stays_stopped(tiny_folder, own_folder)
     assert json.loads((run_dir / "adapter" / "sce.json").read_text())["step"] == 1
 
 
-def test_without_a_reference_recall_is_refused_by_name(tiny_folder, own_folder):
-    with pytest.raises(InputError, match=r"heads/recall_learned.* from val/f1, val/exact_match$"):
-        run_train(tiny_folder, "callbacks=recall_early_stopping")
+def test_a_figure_that_the_run_has_not_is_refused_by_name(module):
+    callback = RecallEarlyStopping(metric="heads/greedy_recall")
+    with pytest.raises(InputError, match=r"heads/greedy_recall: this run has no .* from val/f1$"):
+        look(callback, module, 1, None)
 
 
 # -- curves ---------------------------------------------------------------------------------------

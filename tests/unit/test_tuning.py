@@ -138,6 +138,14 @@ def test_tuned_weights_of_another_model_are_refused(tmp_path):
         load_adapters(of("llama"), {"source": tmp_path})
 
 
+def test_tuned_weights_that_were_not_copied_whole_are_refused(tmp_path):
+    build.save_adapter(build.tune(of("llama"), NONE), tmp_path)
+    file = tmp_path / TUNED_FILE
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"its weights are damaged or were not copied whole"):
+        build.load_adapter(of("llama"), tmp_path)
+
+
 def test_a_model_that_nothing_was_trained_of_is_not_saved(tmp_path):
     with pytest.raises(TypeError, match="none of its weights is trained"):
         build.save_adapter(of("llama"), tmp_path)

@@ -125,6 +125,18 @@ def test_all_documents_give_what_the_run_s_own_validation_gave(peaky_folder, run
         assert full[model]["answer_nll"] == pytest.approx(row["answer_nll"], abs=1e-5)
 
 
+def test_weights_tuned_themselves_leave_the_untuned_model_what_it_was(peaky_folder, tmp_path):
+    given = ("lora=none", "optimizer.lr=0.01", "data.num_documents=3", "data.num_val=5")
+    run = run_train(peaky_folder, *given, f"run_dir={tmp_path / 'run'}")
+    rows = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
+    more = ["data.num_train=12", "max_new_tokens=4", "batch.eval=4", f"adapter={run}/adapter"]
+    result = json.loads((baselines(peaky_folder, *more) / "results.json").read_text())
+    full = {row["model"]: row for row in result["rows"] if row["view"] == "full"}
+    for model, row in (("untuned", rows[0]), ("tuned", rows[-1])):
+        assert full[model]["answer_nll"] == pytest.approx(row["answer_nll"], abs=1e-5)
+    assert rows[0]["answer_nll"] != pytest.approx(rows[-1]["answer_nll"], abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -113,6 +113,38 @@ def test_one_s_own_questions_are_checked_and_bad_rows_counted(run, tmp_path, cap
     assert "all in place" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["action=grid", "split=val"], "split=val: action=grid does not use it"),
+        (["action=check", "index=3"], "index=3: action=check does not use it"),
+        (["action=build", "out=x", "html=h.html"], r"html=h\.html: action=build does not use it"),
+        (["action=show", "out=x"], "out=x: action=show does not use it, but build does"),
+        (["action=build", "out=x", "split=val"], r"split=val: a folder gets every split"),
+        (["action=build", "out={file}/x"], "nothing can be written in the folder"),
+        (["action=show", "html={file}/x.html"], "nothing can be written in the folder"),
+    ],
+)
+def test_what_would_do_nothing_or_could_not_be_written_is_refused(run, tmp_path, given, message):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=message):
+        run(*(each.replace("{file}", str(tmp_path / "file")) for each in given))
+
+
+def test_a_folder_that_could_not_be_built_is_not_in_the_way(run, tmp_path):
+    out = tmp_path / "built"
+    with pytest.raises(InputError, match="tokens"):
+        run("action=build", f"out={out}", "data.context_tokens=20")
+    assert not out.exists()
+
+
+def test_cells_of_the_grid_are_what_they_say_whatever_is_asked_of_training(run, capsys):
+    run("action=grid")
+    plain = capsys.readouterr().out
+    run("action=grid", "data.train.concept=low", "data.train.context=low")
+    assert capsys.readouterr().out == plain
+
+
 def test_nothing_is_written_over(run, tmp_path):
     with pytest.raises(InputError, match="exists"):
         run("action=build", f"out={tmp_path}")

@@ -1,5 +1,8 @@
 """Runs that begin alike share their step 0, and nothing in what they leave tells."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -52,6 +55,29 @@ def test_a_run_that_reads_its_step_0_leaves_what_it_would_have_left(peaky_folder
     assert sum(n for at, n in decoded if at == 0) == 0
     assert sum(n for at, n in decoded if at > 0) > 0
     assert_same(alone, second)
+
+
+def test_what_another_run_wrote_meanwhile_is_no_step_0_of_this_one(peaky_folder, monkeypatch):
+    """Both began without the file; the other, of other examples, was first."""
+    configure = SceModule.configure_model
+
+    def meanwhile(self):
+        configure(self)
+        if not Path("u.npz").exists():
+            shutil.copy("theirs.npz", "u.npz")
+
+    run_train(peaky_folder, "run_dir=first", "untuned=theirs.npz", "data.num_val=5")
+    monkeypatch.setattr(SceModule, "configure_model", meanwhile)
+    with pytest.raises(InputError, match=r"untuned=u.npz: written for another eval_sha256"):
+        run_train(peaky_folder, "run_dir=second", "untuned=u.npz")
+
+
+def test_a_file_that_could_not_be_written_is_refused_before_anything_is(peaky_folder, tmp_path):
+    Path("file").write_text("")
+    for option in ("untuned=file/u.npz", "run_dir=file/run"):
+        with pytest.raises(InputError, match=rf"{option}: nothing can be written in the folder"):
+            run_train(peaky_folder, option)
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 
 def test_other_examples_are_refused_before_anything_is_written(peaky_folder, tmp_path):

@@ -130,15 +130,6 @@ def heading(text: str, *lines: str, small: bool = False, colour: str | None = No
     return own | sizes | ({} if colour is None else {"color": colour})
 
 
-def shown(found: Estimate) -> str:
-    """0.41 [0.30, 0.52]; a dash for nothing."""
-    if found.value is None:
-        return "-"
-    text = f"{found.value:.2f}"
-    bounded = found.low is not None and found.high is not None
-    return f"{text} [{found.low:.2f}, {found.high:.2f}]" if bounded else text
-
-
 def value(measures: Mapping[str, Estimate], name: str) -> float | None:
     """Of a measure that may not be there."""
     found = measures.get(name)
