@@ -69,14 +69,6 @@ def test_memory_and_time_are_those_of_the_worst_rank():
     run_ranks(run)
 
 
-@pytest.mark.parametrize("name", ["ddp", "fsdp"])
-def test_scores_are_those_of_one_process(runs, name):
-    for step in (0, 2, 4):
-        one, two = (HeadScores.load(runs[n] / f"heads/step-{step:06d}.json") for n in ("one", name))
-        np.testing.assert_allclose(one.scores, two.scores, atol=1e-6)
-        np.testing.assert_allclose(one.per_example, two.per_example, atol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("name", "scorer"),
     [
@@ -92,10 +84,11 @@ def test_every_rank_answers_and_scores_what_one_process_does(
     """Weights so large that heads write something."""
     found: dict = {}
     for strategy in ("one", name):
-        run_dir = module_folder / f"peaky-{strategy}-beside-{name}-{scorer[0]}"
+        run_dir = module_folder / f"peaky-{strategy}-{scorer[0]}"
         more = ("trainer.max_steps=1", "val_every=1", "optimizer.lr=1e-4")
         more = (*more, f"scorer={scorer[0]}", *scorer[1:])
-        trained(peaky_folder, strategy, *more, "data.num_reference=9", f"run_dir={run_dir}")
+        if not run_dir.exists():  # one process's is that of every strategy
+            trained(peaky_folder, strategy, *more, "data.num_reference=9", f"run_dir={run_dir}")
         answers = read_jsonl(run_dir / "predictions" / "step-000001.jsonl")
         found[strategy] = (
             answers,
@@ -172,6 +165,14 @@ def test_ranks_decode_as_long_as_their_own_answers_take(runs, tiny_folder, monke
 
     monkeypatch.setattr(module, "decode", longer)
     run_dir = runs["fsdp"].parent / "unequal"
+    trained(tiny_folder, "fsdp", f"run_dir={run_dir}")
+    assert_same_training(runs["fsdp"], run_dir, exactly=True)
+
+
+def test_weights_gathered_while_validating_can_be_trained_on(runs, tiny_folder, monkeypatch):
+    """Lightning validates in inference mode, but for gloo: what FSDP gathers there is no good."""
+    monkeypatch.setattr("lightning.pytorch.loops.utilities._distributed_is_initialized", bool)
+    run_dir = runs["fsdp"].parent / "without-gloo-s-exemption"
     trained(tiny_folder, "fsdp", f"run_dir={run_dir}")
     assert_same_training(runs["fsdp"], run_dir, exactly=True)
 

@@ -110,7 +110,7 @@ def test_fewer_examples_of_real_data_are_a_point_and_no_synthetic_one(tmp_path):
     assert rhos["all"] >= 13
 
 
-def test_a_planted_correlation_ceiling_and_null_come_out(found):
+def test_a_planted_correlation_ceiling_and_null_come_out(runs, found):
     (group,) = found.groups
     (task,) = group.tasks
     rho = next(r for r in group.correlations if (r.measure, r.points) == ("recall", "synthetic"))
@@ -121,8 +121,16 @@ def test_a_planted_correlation_ceiling_and_null_come_out(found):
     # A real run shares all but the one head that each has learned by itself: 20 of 21.
     assert task.ceiling["recall"].value == pytest.approx(20 / 21)
     assert task.ceiling["recall"].n == 2
-    # 12 of 108 heads learned, all above the first third of the layers.
-    assert 0.05 < task.nulls["recall"].value < 0.45
+    # As many heads at random in each layer of nine hit so many of the reference's there.
+    real = [last_scores(folder).scores for folder in runs if "real-real" in folder.name]
+    reference, dealt = np.mean(real, axis=0) > 0.1, {}
+    for folder in runs:
+        ours = last_scores(folder).scores > 0.1
+        hit = (ours.sum(axis=1) * reference.sum(axis=1) / 9).sum() / reference.sum()
+        dealt.setdefault(folder.name.rpartition("-")[0], []).append(hit)
+    del dealt["mdqa-real-real"]
+    expected = np.mean([np.mean(seeds) for seeds in dealt.values()])
+    assert task.nulls["recall"].value == pytest.approx(expected)
     assert task.nulls["recall"].n == 12
     assert by_name(task)["untuned"].last.measures["recall_learned"].value == 0
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.distributed import ReduceOp
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, LlamaConfig, YoutuConfig
 
@@ -194,6 +195,25 @@ def test_mfu_counts_no_recomputation_and_hfu_does(module, clock, monkeypatch):  
         assert metrics(module)["perf/mfu"] == pytest.approx(0.25)
         assert metrics(module)["perf/hfu"] == pytest.approx(0.3)
         assert metrics(module)["perf/recomputed_share"] == pytest.approx(1 / 6)
+
+
+def test_tokens_are_a_device_s_own_and_time_is_that_of_the_slowest(module, clock, monkeypatch):  # noqa: F811
+    """Four ranks with as many tokens each, of which one took five times as long."""
+    answers = {ReduceOp.SUM: lambda values: [4 * v for v in values]}
+    answers[ReduceOp.MAX] = lambda values: [10.0, values[1]]
+    monkeypatch.setattr(throughput, "_over_ranks", lambda _, values, how: answers[how](values))
+    monkeypatch.setattr(throughput, "_peak_flops", lambda _: 1000.0)
+    counter = SimpleNamespace(of=lambda _: Flops(needed=500.0, recomputed=0.0))
+    monkeypatch.setattr(throughput, "FlopCounter", lambda _: counter)
+    clock(0.0, 2.0, 2.0, 3.0)
+    module.net, module.trainer.world_size = nn.Identity(), 4
+    callback = Throughput()
+    callback.on_train_batch_start(module.trainer, module, BATCH, 0)
+    callback.on_train_batch_end(module.trainer, module, None, BATCH, 0)
+    callback.on_validation_start(module.trainer, module)
+    callback.on_validation_end(module.trainer, module)
+    assert metrics(module)["perf/tokens_per_s_per_device"] == pytest.approx(4 / 10)
+    assert metrics(module)["perf/mfu"] == pytest.approx(500 / 10 / 1000)
 
 
 def test_an_architecture_that_cannot_be_counted_has_no_mfu(module, clock, monkeypatch):  # noqa: F811

@@ -13,6 +13,7 @@ from lightning import Trainer
 
 from callbacks import GracefulStop, RunCheckpoint, RunRecords, graceful_stop
 from runs import run_score, run_train
+from sce import parallel
 from sce.checkpoint import SCHEMA, unpack
 from sce.errors import InputError, StoppedBySignal
 from sce.module import SceModule
@@ -469,8 +470,23 @@ def test_a_checkpoint_that_is_none_is_refused(tiny_folder, tmp_path, content, me
         run_train(tiny_folder, "run_dir=mine", "resume=true")
 
 
-def test_processes_that_others_started_must_be_as_many_as_the_run_has(tiny_folder, monkeypatch):
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "8")
+TORCHRUN = {"RANK": "0", "WORLD_SIZE": "8"}
+SLURM = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_NAME": "sce"}
+
+
+@pytest.mark.parametrize("names", [TORCHRUN, SLURM])
+def test_processes_that_others_started_must_be_as_many_as_the_run_has(
+    tiny_folder, monkeypatch, names
+):
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match=r"8 processes were started, but trainer\.devices=1 x"):
         run_train(tiny_folder)
+
+
+def test_a_run_in_an_interactive_shell_of_slurm_is_one_process(monkeypatch):
+    for name, value in {**SLURM, "SLURM_JOB_NAME": "bash"}.items():
+        monkeypatch.setenv(name, value)
+    parallel.require_launched(1, 1)
+    monkeypatch.setenv("SLURM_JOB_NAME", "sce")
+    parallel.require_launched(4, 2)
