@@ -125,13 +125,8 @@ class RecallAccuracyCorrelation(Callback):
         return {"points": self._points}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the checkpoints back; those of before resamples were kept have their scores."""
-        self._points = [
-            {"step": p["step"], **self._point(p["scores"].numpy(), p["f1"].numpy())}
-            if "scores" in p
-            else p
-            for p in state_dict["points"]
-        ]
+        """Take the checkpoints back."""
+        self._points = state_dict["points"]
 
 
 def _levels_and_differences(recalls: np.ndarray, f1: np.ndarray) -> dict[str, float | None]:

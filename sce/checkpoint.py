@@ -83,13 +83,12 @@ def read(file: Any, known: RunFacts) -> dict[str, Any]:
             "with the version that wrote it, or start anew"
         )
     for name, value in known.identity.items():
-        # What is missing was not noted yet when the run began.
-        if theirs.get(name, value) != value:
+        if theirs.get(name) != value:
             again = f"repeat the options it was started with ({known.run_dir}/config.yaml)"
             if name.startswith("version"):
                 again = "go on with the version of sce that began it, or start anew"
             raise InputError(
-                f"resume=true: the run has {name}={theirs[name]}, this command {name}={value}; "
+                f"resume=true: the run has {name}={theirs.get(name)}, this command {name}={value}; "
                 f"{again}"
             )
     return saved

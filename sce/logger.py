@@ -103,10 +103,11 @@ def run_path(run_logger: RunLogger) -> str | None:
 
 
 def _parts(path: str | None) -> dict[str, str | None]:
-    """What wandb.init takes of a path; of an id alone, as earlier versions kept it, the id."""
-    *where, run = (path or "").split("/")
-    found: dict[str, str | None] = {"id": run or None}
-    return found | ({"entity": where[0] or None, "project": where[1]} if len(where) == 2 else {})
+    """What wandb.init takes of a path; of none, that there is no id yet."""
+    if path is None:
+        return {"id": None}
+    entity, project, run = path.split("/")
+    return {"entity": entity or None, "project": project, "id": run}
 
 
 def is_rank_zero() -> bool:

@@ -95,8 +95,8 @@ class SceModule(L.LightningModule):
         """Build the model, sharded where there is a mesh; Lightning may ask more than once."""
         if self.net is None:
             self.net = self._build()
-            if self._device_mesh is not None:
-                shard(self.net, self._device_mesh["data_parallel"])
+            if self.device_mesh is not None:
+                shard(self.net, self.device_mesh["data_parallel"])
 
     @property
     def model(self) -> nn.Module:

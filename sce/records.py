@@ -59,7 +59,7 @@ class RunFacts:
     tau: float
     k: int
     context_tokens: int
-    """Longest prompt of the reference split, in the model's tokens."""
+    """Longest prompt, in the model's tokens: of the split that is scored."""
     shape: tuple[int, int]
     """(layers, query heads a layer) of the model."""
     study: str | None = None

@@ -215,7 +215,7 @@ def _trainer(config: TrainConfig, run_dir: Path) -> "L.Trainer":
 
 
 def _checkpoint_to_resume(config: TrainConfig, known: "RunFacts") -> dict[str, Any] | None:
-    """Step and logger id of the checkpoint to go on from; None for a new run.
+    """Step, last validated step and logger id of the checkpoint to go on from; None: a new run.
 
     Raises:
         InputError: it cannot be read, or belongs to another run than this command describes.

@@ -237,7 +237,7 @@ class Effect:
     """A row of an intervention: a set of heads taken out, or patched in."""
 
     direction: str | None
-    """Of patching: forward (source into target) or backward; None for knockout."""
+    """Of patching: forward (source into target) or reverse; None for knockout."""
     name: str
     """Of the set; for random ones, the set they stand beside."""
     kind: str

@@ -15,8 +15,6 @@ is no score (NaN), and means are over the kept examples alone.
 nightdessert/Retrieval_Head, retrieval_head_detection.py (Wu et al. 2024, arXiv 2404.15574).
 """
 
-from itertools import accumulate
-
 import torch
 from jaxtyping import Float
 from rouge_score import rouge_scorer
@@ -43,5 +41,5 @@ def score(trace: Trace) -> Float[Tensor, "layers heads"]:
 
 def _steps(pieces: tuple[str, ...]) -> int:
     """Steps up to the first that ends a line, itself included, 50 at most."""
-    ended = accumulate(pieces, lambda done, piece: done or "\n" in piece, initial=False)
-    return min(MAX_STEPS, sum(not done for done in list(ended)[: len(pieces)]))
+    ends = (step for step, piece in enumerate(pieces[:MAX_STEPS], start=1) if "\n" in piece)
+    return next(ends, min(MAX_STEPS, len(pieces)))

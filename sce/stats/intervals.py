@@ -6,17 +6,16 @@ as it is.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from jaxtyping import Real
 
-from sce.stats.resampling import PerExample, bootstrap_many, kept_examples, mean_scores
+from sce.stats.resampling import PerExample, kept_examples, mean_scores, resampled_maps
 from sce.stats.series import HeadMap, require_same_shape
-from sce.stats.sets import compare
+from sce.stats.sets import Comparison
+from sce.stats.stacks import CompareWith, Stack, Values, bounds
 
-PULLED_DOWN = ("cosine", "cosine_base", "cosine_learned", "spearman")
-"""Measures that noise lowers, so that a resample of noisy scores lies below their estimate."""
 OF_REFERENCE = ("num_reference_heads",)
 OF_REFERENCE_AND_BASE = ("recall_base", "cosine_base")
 
@@ -93,24 +92,29 @@ def comparison_intervals(  # noqa: PLR0913 - what is compared, and how it is dra
     Returns:
         Percentiles of the resamples; for `PULLED_DOWN` these moved onto the estimate
         (`bootstrap_many`), so that they say what as many other examples would give. None where
-        nothing of a measure was drawn, or `bootstrap_many` has none.
+        nothing of a measure was drawn, it exists in fewer than half of the resamples, or there are
+        none: of fewer than 2 kept examples, or with a score that is not finite.
 
     Raises:
         ValueError: shapes differ.
     """
     drawn = drawn_together(per_example, reference, base)
+    none: Intervals = dict.fromkeys(field.name for field in fields(Comparison))
+    means = resampled_maps(drawn.joined, seed, num_resamples)
+    if means is None:
+        return none
 
-    def compared(joined: HeadMap) -> dict[str, float | None]:
-        maps = drawn.split(joined)
+    def compared(joined: Stack) -> Values:
+        maps = {
+            name: each if each is None or each.ndim == 3 else each[None]
+            for name, each in drawn.split(joined).items()
+        }
         s, r = maps["s"], maps["r"]
         assert s is not None and r is not None
-        found = asdict(compare(s, r, maps["b"], tau=tau, k=k))
-        return {name: None if value is None else float(value) for name, value in found.items()}
+        return CompareWith(r, maps["b"], tau=tau, k=k)(s)
 
-    found = bootstrap_many(
-        drawn.joined, compared, centred=PULLED_DOWN, seed=seed, num_resamples=num_resamples
-    )
-    return found | dict.fromkeys(drawn.undrawn)
+    found = bounds(compared(means), compared(mean_scores(drawn.joined)[None]))
+    return none | found | dict.fromkeys(drawn.undrawn)
 
 
 def mean_of(scores: HeadMap | PerExample) -> HeadMap:

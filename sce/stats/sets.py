@@ -80,6 +80,10 @@ def recall_null_layer(s: HeadSet, r: HeadSet) -> float | None:
     return float(s.mean(axis=1) @ r.sum(axis=1) / r.sum()) if r.any() else None
 
 
+PULLED_DOWN = ("cosine", "cosine_base", "cosine_learned", "spearman")
+"""Measures that noise lowers, so that a resample of noisy scores lies below their estimate."""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A run's scores beside a reference's; the fields are named as in the records.

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Bool, Float
 
-from sce.stats.intervals import PULLED_DOWN
 from sce.stats.resampling import centred_interval, interval_of
 from sce.stats.series import CONSTANT_SPREAD, Grid
+from sce.stats.sets import PULLED_DOWN
 
 Stack = Float[np.ndarray, "_maps _layers _heads"]
 Sets = Bool[np.ndarray, "_maps _layers _heads"]

@@ -128,7 +128,7 @@ def _run(folder: Path, job: Job, lock: int) -> tuple[int, str | None, list[str]]
             code = _execute(folder, command.at(folder), log, lock)
         except InputError as error:
             return 2, str(error), left_out
-        last = _last_line(log) if code else ""
+        last = last_line(log) if code else ""
         refused = last if code == 2 and command.optional and NoHeads.PREFIX in last else ""
         if refused:
             left_out.append(refused)
@@ -178,6 +178,7 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _last_line(log: Path) -> str:
+def last_line(log: Path) -> str:
+    """Of what a program said; "none" if nothing."""
     lines = [line for line in log.read_text("utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1]
+    return lines[-1] if lines else "none"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sce.errors import InputError
-from sce.studies.jobs import clear_up, forget_failure, is_cut_off, is_done, state_of
+from sce.studies.jobs import clear_up, forget_failure, is_cut_off, is_done, last_line, state_of
 from sce.studies.plan import Job
 
 _POLL_S = 0.5
@@ -85,7 +85,7 @@ def launch(
     if waiting:
         raise InputError(
             f"{len(waiting)} jobs were not run, {waiting[0].name} first; the launcher's last line: "
-            f"{_last_line(log)} (all of it: {log})"
+            f"{last_line(log)} (all of it: {log})"
         )
 
 
@@ -108,8 +108,3 @@ def _tell(folder: Path, waiting: Sequence[Job], remaining: Callable[[], str]) ->
 def failure(state: Any) -> str:
     """How a job failed, in one line."""
     return f"exit code {state['exit_code']}: {state.get('error')}"
-
-
-def _last_line(log: Path) -> str:
-    lines = [line for line in log.read_text("utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "none"

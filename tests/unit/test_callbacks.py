@@ -278,23 +278,6 @@ def test_correlation_state_goes_on_where_it_was(module, tmp_path):
     assert metrics(module)["correlation/recall_f1_spearman"] == pytest.approx(1)
 
 
-def test_points_of_a_checkpoint_that_kept_scores_are_taken_too(module, tmp_path):
-    path = reference_file(tmp_path, maps((0, 0), (0, 1)).mean(axis=0))
-    callback = RecallAccuracyCorrelation(tau=0.5, reference_path=path, num_resamples=20)
-    callback.setup(module.trainer, module, "fit")
-    for step in range(3):
-        module.last_validation = validation(step, [0.1 * step], GROWING[step])
-        callback.on_validation_end(module.trainer, module)
-    resumed = RecallAccuracyCorrelation(tau=0.5, reference_path=path, num_resamples=20)
-    resumed.setup(module.trainer, module, "fit")
-    points = [
-        {"step": n, "f1": torch.tensor([0.1 * n]), "scores": torch.from_numpy(GROWING[n])}
-        for n in range(3)
-    ]
-    resumed.load_state_dict({"points": points})
-    assert resumed.correlations() == pytest.approx(callback.correlations(), nan_ok=True)
-
-
 def test_maps_are_drawn_every_so_many_validations(module, tmp_path):
     path = reference_file(tmp_path, maps((0, 0)).mean(axis=0))
     callback = HeadHeatmap(tau=0.5, reference_path=path, every_n_validations=2)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sce import stats
-from sce.stats.intervals import PULLED_DOWN
+from sce.stats.sets import PULLED_DOWN
 
 SHAPE = (4, 5)
 RNG = np.random.default_rng(0)

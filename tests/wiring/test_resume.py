@@ -472,6 +472,7 @@ def test_a_checkpoint_that_is_none_is_refused(tiny_folder, tmp_path, content, me
 
 TORCHRUN = {"RANK": "0", "WORLD_SIZE": "8"}
 SLURM = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_NAME": "sce"}
+SLURM["SLURM_NTASKS_PER_NODE"] = "8"
 
 
 @pytest.mark.parametrize("names", [TORCHRUN, SLURM])
