@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sce.errors import InputError
 from sce.records import TAUS, HeadScores, RunFacts, origin_differences, provenance
@@ -50,7 +51,7 @@ def load_reference(
             f"but this one has {facts.shape} and {facts.weights_sha256[:12]}, and heads of "
             f"different models have nothing in common; {ending}"
         )
-    if any(member.get("train_sha256") == facts.train_sha256 for member in _members(reference)):
+    if any(member.get("train_sha256") == facts.train_sha256 for member in tuned_models(reference)):
         raise InputError(
             f"reference {file}: this run, with seed={facts.seed}, is one of the runs it was "
             "averaged from, and would be compared with itself; take another seed or reference=none"
@@ -124,12 +125,13 @@ def command_line(name: str, overrides: Sequence[str]) -> str:
     return shlex.join(["python", "-m", f"sce.{name}", *overrides])
 
 
-def _members(reference: HeadScores) -> list[dict]:
-    """The tuned models behind a reference: those averaged, or the one that a plain file scores."""
-    members = reference.provenance.get("members")
+def tuned_models(reference: HeadScores) -> list[dict[str, Any]]:
+    """Those behind a reference: the ones averaged, or the one that a plain file scores."""
+    origin = reference.provenance
+    members = origin.get("members")
     if members is None:
-        adapter = reference.provenance.get("adapter")
-        members = [adapter] if adapter else []
+        known = {"adapter_sha256": origin.get("adapter_sha256"), **(origin.get("adapter") or {})}
+        members = [known] if any(known.values()) else []
     return [member for member in members if member]
 
 
@@ -142,7 +144,7 @@ def _differences(file: Path, reference: HeadScores, facts: RunFacts) -> list[str
             "scores depend on them, so read recall with that in mind or make a reference of your "
             "own (docs/reference.md)"
         )
-    members = _members(reference)
+    members = tuned_models(reference)
     synthetic = [m for m in members if m.get("concept") not in (None, "real")]
     if len(members) < 2 or synthetic:
         tuned = f"{len(members)} tuned models, {len(synthetic)} of them on synthetic data"

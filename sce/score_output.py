@@ -12,7 +12,7 @@ from sce.commands import ScoreConfig
 from sce.data.encode import Encoded
 from sce.decode import Outcome
 from sce.heads import GREEDY, TEACHER_FORCED, Trace
-from sce.heads.insight import cited_spans, needles_of
+from sce.heads.insight import label_spans, needles_of
 from sce.model.build import read_adapter_note
 from sce.model.weights import weights_sha256
 from sce.records import HeadScores, RunFacts, finite, provenance
@@ -182,17 +182,9 @@ def _read_by(scorer: str, mode: str, example: Encoded, text: Detokenize | None) 
     if scorer == "insight":
         spans = {"cited": example.cited.tolist()}
         if mode == GREEDY:
-            spans = {} if text is None else {"label_spans": _label_spans(example, text)}
+            spans = {} if text is None else {"label_spans": label_spans(example, text)}
         return {"needles": needles_of(example).tolist(), **spans}
     if scorer == "query_focused" and (asked := example.asked) is not None:
         spans = {name: getattr(asked, name).tolist() for name in ("question", "gold", "null_ids")}
         return {**spans, "null_start": asked.null_start, "num_null": asked.num_null}
     return {}
-
-
-def _label_spans(example: Encoded, text: Detokenize) -> dict[str, int]:
-    """Label of a document to cite -> its evidence span, from the gold answer's tokens."""
-    labels = sorted(set(example.answers))
-    pieces = [text([token]) for token in example.target_ids.tolist()]
-    places = cited_spans(pieces, {label: n for n, label in enumerate(labels)})
-    return {labels[p]: int(example.cited[t]) for t, p in enumerate(places) if p >= 0}

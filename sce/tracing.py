@@ -12,7 +12,7 @@ from sce.data.batch import Batch
 from sce.data.encode import Asked, Encoded
 from sce.errors import InputError
 from sce.heads import GREEDY, PREFILL, SCORERS, TEACHER_FORCED, Trace
-from sce.heads.insight import cited_spans, needles_of
+from sce.heads.insight import cited_spans, label_spans, needles_of
 from sce.model.build import head_shape
 from sce.model.projections import HeadOutputs, head_outputs, require_ungated, unembedding
 from sce.model.reads import LookedAt, Mass, Read, Write
@@ -267,10 +267,7 @@ class Tracer:
         read = self.settings.detokenize
         if mode != GREEDY or read is None:
             return None
-        gold = [read([token]) for token in example.target_ids.tolist()]
-        labels = sorted(set(example.answers))
-        places = cited_spans(gold, {label: n for n, label in enumerate(labels)})
-        spans = {labels[p]: int(example.cited[t]) for t, p in enumerate(places) if p >= 0}
+        spans = label_spans(example, read)
         return torch.tensor(cited_spans(pieces, spans), dtype=torch.long)
 
     def _mean_mass(self, row: int, phase: str) -> Float[Tensor, "layers heads"] | None:

@@ -14,6 +14,7 @@ import numpy as np
 from sce.analysis.groups import Key, Member, most
 from sce.measures import beside
 from sce.records import HeadScores
+from sce.reference import tuned_models
 from sce.stats import Estimate
 
 
@@ -100,7 +101,7 @@ class References:
     def is_one_pair(self) -> bool:
         """Whether there are two real runs in all, one of them the file."""
         points = [run for run in self.real if self.is_point(run)]
-        return self.given is not None and len(tuned(self.given.scores)) == len(points) == 1
+        return self.given is not None and len(tuned_models(self.given.scores)) == len(points) == 1
 
     @property
     def names(self) -> list[str]:
@@ -108,7 +109,7 @@ class References:
         if self.given is None:
             return [run.name for run in self.real]
         names = []
-        for index, member in enumerate(tuned(self.given.scores)):
+        for index, member in enumerate(tuned_models(self.given.scores)):
             at_hand = [run.name for run in self.real if _is(run, member)]
             hashed = str(member.get("adapter_sha256") or member.get("train_sha256") or index)
             names.append(at_hand[0] if at_hand else hashed[:12])
@@ -168,17 +169,6 @@ def references(
     return found, warnings
 
 
-def tuned(scores: HeadScores) -> list[dict[str, Any]]:
-    """The tuned models behind a reference: those averaged, or the one that a plain file scores."""
-    origin = scores.provenance
-    members = origin.get("members")
-    if members is None:
-        adapter = origin.get("adapter") or {}
-        known = {"adapter_sha256": origin.get("adapter_sha256"), **adapter}
-        members = [known] if any(known.values()) else []
-    return [member for member in members if member]
-
-
 def why_not(key: Key, scores: HeadScores) -> str | None:
     """Why a reference fits no run of a group; None if it may."""
     for what in ("scorer", "mode", "match"):
@@ -202,7 +192,7 @@ def _fitting(key: Key, task: str, runs: Sequence[Member], given: Sequence[Given]
 
 
 def _members(runs: Sequence[Member], given: Sequence[Given]) -> frozenset[str]:
-    known = [member for each in given for member in tuned(each.scores)]
+    known = [member for each in given for member in tuned_models(each.scores)]
     return frozenset(run.name for run in runs if any(_is(run, member) for member in known))
 
 

@@ -11,7 +11,7 @@ Ours, after the insight score that Zhao, Yin and Durrett (arXiv 2410.22316) repo
 Haystack; the wording of theirs is not known to us.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -54,6 +54,19 @@ def cited_spans(pieces: Sequence[str], span_of: Mapping[str, int]) -> list[int]:
             if max(first, end - len(pieces[token])) < min(last, end):
                 cited[token] = span_of.get(number, WRONG_CITATION)
     return cited
+
+
+def label_spans(example: Encoded, text: Callable[[Sequence[int]], str]) -> dict[str, int]:
+    """Label of a document to cite -> its evidence span, from the gold answer's tokens.
+
+    Args:
+        example: whose answers are labels.
+        text: of tokens.
+    """
+    labels = sorted(set(example.answers))
+    gold = [text([token]) for token in example.target_ids.tolist()]
+    places = cited_spans(gold, {label: n for n, label in enumerate(labels)})
+    return {labels[p]: int(example.cited[t]) for t, p in enumerate(places) if p >= 0}
 
 
 def needles_of(example: Encoded) -> Int[Tensor, " evidence"]:
