@@ -11,6 +11,7 @@ import pytest
 
 from runs import TINY
 from sce.records import read_jsonl
+from strategies import column
 
 DISTRIBUTED = ["trainer.devices=2", "trainer.accelerator=cpu", "data.concept=real"]
 LIMIT_S = 240
@@ -64,6 +65,33 @@ def test_a_signal_ends_both_processes_and_the_run_goes_on(tiny_folder, tmp_path,
     )
     assert done.returncode == 0, done.stderr
     assert read_jsonl(tmp_path / "mine" / "records.jsonl")[-1]["step"] == step + 1
+
+
+def test_nothing_is_lost_of_a_run_that_was_killed_and_every_point_is_that_of_a_whole_one(
+    tiny_folder, tmp_path, environment
+):
+    """No handler runs at kill -9: what was logged is on disk by then."""
+
+    def run(*more: str) -> subprocess.Popen:
+        options = ["sce.train", *TINY, f"model.name_or_path={tiny_folder}", "logger=csv", *more]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return subprocess.Popen([sys.executable, "-m", *options], env=environment, **quiet)
+
+    assert run("run_dir=whole", "trainer.max_steps=6").wait(LIMIT_S) == 0
+    process, end = run("run_dir=mine", "trainer.max_steps=6"), time.monotonic() + LIMIT_S
+    last = tmp_path / "mine" / "records.jsonl"
+    while not last.is_file() or [row["step"] for row in read_jsonl(last)][-1:] != [4]:
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    whole, mine = tmp_path / "whole", tmp_path / "mine"
+    before = column(mine, "train/loss")
+    assert set(before) >= {1, 2, 3, 4}
+    assert run("run_dir=mine", "trainer.max_steps=6", "resume=true").wait(LIMIT_S) == 0
+    for name in ("train/loss", "train/learning_rate", "val/answer_nll", "val/f1"):
+        assert column(mine, name) == column(whole, name)
+    assert before.items() <= column(whole, "train/loss").items()
 
 
 def test_torchrun_writes_to_one_folder(tiny_folder, tmp_path, environment):

@@ -27,15 +27,16 @@ def command(folder: Path, options: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "sce.study", *named, *more]
 
 
-# Of one thread: so are the processes beside it, and so does every launcher round alike.
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+def environment(folder: Path) -> dict[str, str]:
+    """Of one thread, so that every launcher's runs round alike; data is built anew."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "SCE_CACHE": str(folder.parent / "cache")}
 
 
 def run(folder: Path, options: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """All it says is in `stdout`."""
     started = command(folder, options, *more)
     out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.run(started, text=True, env=ENVIRONMENT, **out)
+    return subprocess.run(started, text=True, env=environment(folder), **out)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +174,7 @@ def killed_after(num_changes: int, folder: Path, options: Path) -> bool:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        env=ENVIRONMENT,
+        env=environment(folder),
     )
     there, count = changed(folder), 0
     while count < num_changes:
