@@ -82,7 +82,9 @@ def read(file: Any, known: RunFacts) -> dict[str, Any]:
             f"resume=true: {file} is of another version of sce ({schema}, not {SCHEMA}); go on "
             "with the version that wrote it, or start anew"
         )
-    for name, value in known.identity.items():
+    # Another version may have noted other options, so that comes first.
+    ordered = sorted(known.identity.items(), key=lambda item: not item[0].startswith("version"))
+    for name, value in ordered:
         if theirs.get(name) != value:
             again = f"repeat the options it was started with ({known.run_dir}/config.yaml)"
             if name.startswith("version"):

@@ -149,19 +149,23 @@ class TrainConfig(RunConfig):
                 f"callbacks.{name}={callback}: give null to leave it out, or a _target_ with its "
                 "arguments",
             )
-            metric = str((callback or {}).get("metric"))
+            if callback is None or not str(callback["_target_"]).endswith(".RecallEarlyStopping"):
+                continue
+            metric = str(callback.get("metric", "heads/recall_learned"))
             require(
                 not metric.startswith("heads/") or self.reference.path is not None,
                 f"callbacks.{name}.metric={metric} needs a reference; name one by reference=, or "
                 "take val/f1",
             )
-        there = [callback for callback in self.callbacks.values() if callback is not None]
-        require(
-            not any(callback.get("restore") for callback in there)
-            or any(str(callback["_target_"]).endswith(".AdapterExport") for callback in there),
-            "callbacks.early_stopping.restore=true needs the exported adapter: leave "
-            "callbacks.adapter in, or set restore=false",
-        )
+            exported = any(
+                each and str(each.get("_target_")).endswith(".AdapterExport")
+                for each in self.callbacks.values()
+            )
+            require(
+                exported or not callback.get("restore"),
+                f"callbacks.{name}.restore=true needs the exported adapter: leave "
+                "callbacks.adapter in, or set restore=false",
+            )
 
 
 @dataclass
@@ -182,6 +186,16 @@ class ScoreConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_in("split", self.split, ("train", "val", "reference"))
+
+
+HEADSET_OPTIONS = {
+    "base": ("average", "compare"),
+    "to": ("convert",),
+    "out": ("average", "compare", "convert"),
+    "tau": ("show", "average", "compare"),
+    "k": ("show", "average", "compare"),
+}
+"""Options of python -m sce.headset that some actions have no use for, and which do have one."""
 
 
 @dataclass
@@ -226,6 +240,7 @@ class HeadsetConfig:
         if self.action == "convert":
             require(len(self.files) == 1, "action=convert takes one file: files=[A]")
             require_in("to", str(self.to), ("sce", "wu2024", "qrhead", "duo"))
+        require_used(self, "action", HEADSET_OPTIONS)
 
 
 DATASET_OPTIONS = {

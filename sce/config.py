@@ -5,6 +5,7 @@ so that `--help` and a typo answer at once.
 """
 
 import importlib.util
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -56,13 +57,12 @@ def typed(config: DictConfig, schema: type[Schema]) -> Schema:
 
 
 def _at_home(value: Any) -> Any:
-    """The same, every text that begins with ~/ expanded, which shells leave alone after a =."""
+    """The same, ~ and ~NAME at a text's beginning expanded: shells leave them alone after a =."""
     if isinstance(value, dict):
         return {key: _at_home(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_at_home(item) for item in value]
-    at_home = isinstance(value, str) and value.startswith("~/")
-    return str(Path(value).expanduser()) if at_home else value
+    return os.path.expanduser(value) if isinstance(value, str) else value  # noqa: PTH111 - a/ stays
 
 
 def composed(name: str, overrides: Sequence[str], schema: type[Schema]) -> Schema:

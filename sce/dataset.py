@@ -76,11 +76,13 @@ def dataset(config: DatasetConfig) -> None:
 
 def _require_places(config: DatasetConfig) -> None:
     """Refuse, before the work is done, what could not be written after it."""
-    if config.out is not None and Path(config.out).exists():
-        raise InputError(f"out={config.out} exists; name another or delete it")
     for option, name in (("out", config.out), ("html", config.html)):
         if name is not None:
             require_writable(f"{option}={name}", Path(name).parent)
+    if config.out is not None and Path(config.out).exists():
+        raise InputError(f"out={config.out} exists; name another or delete it")
+    if config.html is not None and Path(config.html).is_dir():
+        raise InputError(f"html={config.html} is a folder; name a file in it")
 
 
 def _build(plan: "Plan", encoder: "Encoder", out: Path) -> None:
@@ -89,6 +91,10 @@ def _build(plan: "Plan", encoder: "Encoder", out: Path) -> None:
     from sce.data.card import as_markdown, auc_of_real_and_high
     from sce.figures import histograms, save_png
 
+    try:
+        out.mkdir(parents=True)
+    except OSError as error:  # another command may have made it meanwhile
+        raise InputError(f"out={out}: {error.strerror}; name another folder") from None
     try:
         splits, overlap = open_splits(build_missing(plan, encoder, out=out))
     except BaseException:  # the corrected command can have the folder
@@ -191,8 +197,11 @@ def _export(name: str | None, content: "RenderableType", title: str, *, width: i
             text = console.export_svg(title=title, theme=DEFAULT_TERMINAL_THEME)
         else:
             text = console.export_html(theme=DEFAULT_TERMINAL_THEME)
-    with whole(file) as part:
-        part.write_text(text, encoding="utf-8")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"html={name}: cannot be written ({error.strerror})") from None
     _log.info("wrote %s", file)
 
 

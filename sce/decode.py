@@ -39,7 +39,7 @@ class DecodeSettings(ScoreSettings):
     end_ids: frozenset[int] = frozenset()
     """Tokens that end an answer, besides each example's own end of turn."""
     fixed_steps: bool = False
-    """Always take max_new_tokens steps, so that all ranks make the same number of passes."""
+    """Always take max_new_tokens steps, so that a measurement's work does not hang on answers."""
     prefill_chunk: int = 8192
     """Columns that are prefilled at a time, so that activations do not grow with the context."""
 

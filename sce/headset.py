@@ -16,20 +16,10 @@ from sce.config import CONF, register, typed
 from sce.errors import InputError
 from sce.headsets.averaging import average, summary
 from sce.one_line import one_line_errors, run
-from sce.options import require_used
 from sce.records import TAUS
 
 if TYPE_CHECKING:
     from sce.records import HeadScores
-
-USED_BY = {
-    "base": ("average", "compare"),
-    "to": ("convert",),
-    "out": ("average", "compare", "convert"),
-    "tau": ("show", "average", "compare"),
-    "k": ("show", "average", "compare"),
-}
-"""The options that some actions have no use for, and which do have one."""
 
 register()
 _log = logging.getLogger("sce")
@@ -50,7 +40,6 @@ def headset(config: HeadsetConfig) -> None:
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     _log.setLevel(logging.INFO)
-    require_used(config, "action", USED_BY)
     from sce.headsets.exchange import require_new
     from sce.headsets.report import require_new_folder
 

@@ -5,7 +5,6 @@ a table, and logs the curves.
 """
 
 import logging
-import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from sce.errors import InputError
 from sce.importing import importing
 from sce.intervene_options import InterveneConfig
 from sce.one_line import one_line_errors, run
+from sce.outputs import require_writable
 
 register()
 _log = logging.getLogger("sce")
@@ -43,13 +43,9 @@ def intervene(config: InterveneConfig) -> Path:
     # PEFT's call into transformers; it says nothing about the run.
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
     out = Path(config.out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise InputError(f"out={config.out} exists and is not empty; name another folder")
-    place = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK):  # now, not after an hour's work
-        raise InputError(
-            f"out={config.out}: nothing can be written in {place}; name another folder"
-        )
+    require_writable(f"out={config.out}", out)  # now, not after an hour's work
     with importing():
         from sce.figures import save_png
         from sce.interventions import baselines

@@ -17,7 +17,7 @@ _OF_HEADS = (
     *("target_scores", "direction", "num_controls", "closed_book"),
 )
 """Options that are of the other methods alone."""
-USED_BY = {"direction": ("patch",), "closed_book": ("knockout",)}
+INTERVENE_OPTIONS = {"direction": ("patch",), "closed_book": ("knockout",)}
 """Options that one method alone has a use for; baselines refuses more, all at once."""
 SETS = ("intersection", "complement", "random", "all")
 KS = (1, 2, 5, 10, 20)
@@ -116,7 +116,7 @@ class InterveneConfig(RunConfig):
         require("=" not in self.out, f"out={self.out}: name a folder without = in it")
         checks = {"knockout": self._check_knockout, "patch": self._check_patch}
         checks.get(self.method, self._check_baselines)()
-        require_used(self, "method", USED_BY)
+        require_used(self, "method", INTERVENE_OPTIONS)
         require(
             self.calibration == "reference" or self.ablation == "mean",
             f"calibration={self.calibration}: only ablation=mean has means to take; drop it",

@@ -7,7 +7,7 @@ typo stops the program before anything heavy is imported. Knows neither Hydra no
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from sce.errors import InputError
@@ -49,12 +49,13 @@ def require_used(config: Any, choice: str, used_by: Mapping[str, tuple[str, ...]
     Raises:
         InputError: an option for other choices is neither None nor its default.
     """
-    defaults = {field.name: field.default for field in fields(config)}
     chosen = getattr(config, choice)
-    for name, choices in used_by.items():
+    for each in fields(config):
+        name, choices = each.name, used_by.get(each.name, (chosen,))
+        default = each.default if each.default_factory is MISSING else each.default_factory()
         value = getattr(config, name)
         require(
-            chosen in choices or value is None or value == defaults[name],
+            chosen in choices or value is None or value == default,
             f"{name}={value}: {choice}={chosen} does not use it, but {', '.join(choices)} "
             f"{'does' if len(choices) == 1 else 'do'}; drop {name}=",
         )

@@ -36,9 +36,9 @@ def require_writable(option: str, folder: Path) -> None:
         InputError: nothing can be written there.
     """
     place = folder.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
     try:
+        while not place.exists() and place != place.parent:
+            place = place.parent
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:

@@ -44,11 +44,11 @@ def choose_run_dir(wanted: str | None, *, name: str, seed: int, resume: bool) ->
             raise InputError(f"resume=true: no {CHECKPOINT} in run_dir={run_dir}")
         if resume:
             _require_nothing_to_lose(run_dir)
+        require_writable(f"run_dir={wanted}", run_dir)
         if run_dir.exists() and not resume:
             raise InputError(
                 f"run_dir={run_dir} exists; go on with it by resume=true, or name another folder"
             )
-        require_writable(f"run_dir={wanted}", run_dir)
         return run_dir
     run_dir, number = base, 1
     while run_dir.exists():

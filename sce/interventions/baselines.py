@@ -28,7 +28,7 @@ from sce.interventions.report import cell
 from sce.interventions.select import NO_HEADS
 from sce.model.adapters import UNTUNED, require_rope_of_base
 from sce.model.backends import best_device
-from sce.model.build import load_adapter, load_model
+from sce.model.build import load_adapter, load_model, require_whole
 from sce.records import provenance
 
 SCHEMA = "sce.baselines/1"
@@ -78,6 +78,8 @@ def answer_baselines(config: InterveneConfig) -> Baselines:
     asked = replace(config.model)  # the adapter's own is filled in where something is left out
     parts = parts_of(config, [config.split], folder)
     adapters = {} if folder is None else {TUNED: folder}
+    for each in adapters.values():
+        require_whole(each)  # now, not after the untuned model's answers
     require_rope_of_base(adapters, parts.own_rope_theta, asked)
     recipe, task = parts.plan.recipes[config.split], config.data.task
     count = len(parts.splits[config.split].encoded)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
@@ -176,15 +176,28 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> nn.Module:
     Raises:
         InputError: the folder holds neither in safetensors, or one of another shape.
     """
-    if (folder / TUNED_FILE).is_file():
+    if require_whole(folder).name == TUNED_FILE:
         with fitted(f"adapter={folder}"):
             return load_tuned(model, folder)
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise InputError(f"adapter={folder}: no adapter_model.safetensors in it")
     with fitted(f"adapter={folder}"), warnings.catch_warnings():
         # Of a name that PEFT still calls transformers by.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
         return PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=True)
+
+
+def require_whole(folder: Path) -> Path:
+    """The file of an adapter's weights, or of tuned ones, if nothing of it is missing.
+
+    Raises:
+        InputError: the folder holds neither in safetensors, or it was not copied whole.
+    """
+    file = folder / TUNED_FILE
+    if not file.is_file():
+        file = folder / "adapter_model.safetensors"
+    if not file.is_file():
+        raise InputError(f"adapter={folder}: no {file.name} in it")
+    with fitted(f"adapter={folder}"), safe_open(file, "pt"):
+        return file
 
 
 @contextmanager

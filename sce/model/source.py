@@ -9,6 +9,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
+    HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
@@ -113,6 +114,10 @@ def _advice(error: BaseException) -> str:
     while cause is not None:
         causes.append(cause)
         cause = cause.__cause__ or cause.__context__
+    codes = {each.response.status_code for each in causes if isinstance(each, HfHubHTTPError)}
+    named = any(isinstance(each, (GatedRepoError, RepositoryNotFoundError)) for each in causes)
+    if codes & {401, 403} and not named:
+        return "the hub refuses the token that is given: run `hf auth login` again"
     for kinds, advice in _ADVICE.items():
         if any(isinstance(each, kinds) for each in causes):
             return advice

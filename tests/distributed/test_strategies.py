@@ -87,7 +87,9 @@ def test_every_rank_answers_and_scores_what_one_process_does(
         run_dir = module_folder / f"peaky-{strategy}-{scorer[0]}"
         more = ("trainer.max_steps=1", "val_every=1", "optimizer.lr=1e-4")
         more = (*more, f"scorer={scorer[0]}", *scorer[1:])
-        if not run_dir.exists():  # one process's is that of every strategy
+        if not (
+            run_dir / "adapter" / "sce.json"
+        ).exists():  # one process's is that of every strategy
             trained(peaky_folder, strategy, *more, "data.num_reference=9", f"run_dir={run_dir}")
         answers = read_jsonl(run_dir / "predictions" / "step-000001.jsonl")
         found[strategy] = (

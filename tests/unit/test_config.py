@@ -126,14 +126,15 @@ def test_debug_shows_the_traceback_of_a_user_error(given, monkeypatch):
 
 def test_home_is_expanded_wherever_a_path_is_given():
     given = [
-        "out='~/h.json'",
+        "out='~/h/'",
         "data=needle",
         "data.haystack=['~/a.txt', 'b~/c']",
-        "adapter='~/run/adapter'",
+        "adapter='~root/run/adapter'",
     ]
     config = configured("score", ScoreConfig, given)
     home = Path("~").expanduser()
-    assert (config.out, config.adapter) == (f"{home}/h.json", f"{home}/run/adapter")
+    assert config.out == f"{home}/h/"  # a folder's
+    assert config.adapter == f"{Path('~root').expanduser()}/run/adapter"
     assert config.data.haystack == [f"{home}/a.txt", "b~/c"]
 
 

@@ -12,10 +12,10 @@ import pytest
 from matplotlib.image import imread
 
 from runs import configured
-from sce.commands import HeadsetConfig
+from sce.commands import HEADSET_OPTIONS, HeadsetConfig
 from sce.errors import InputError
 from sce.figures import overlap_matrix, recall_over_k
-from sce.headset import USED_BY, headset
+from sce.headset import headset
 from sce.headsets import comparing, exchange
 from sce.headsets.comparing import compare_all, letter, require_comparable
 from sce.headsets.report import as_text, write
@@ -489,8 +489,8 @@ def test_an_option_that_the_action_does_not_use_is_refused(values, message):
 
 def test_every_option_is_used_by_some_action_and_refused_by_the_others():
     for_all = {"action", "files", "shape", "debug"}
-    assert set(USED_BY) == {field.name for field in fields(HeadsetConfig)} - for_all
-    assert {action for actions in USED_BY.values() for action in actions} == {
+    assert set(HEADSET_OPTIONS) == {field.name for field in fields(HeadsetConfig)} - for_all
+    assert {action for actions in HEADSET_OPTIONS.values() for action in actions} == {
         *("show", "average", "compare", "convert")
     }
 

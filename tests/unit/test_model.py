@@ -10,6 +10,7 @@ import pytest
 import torch
 from huggingface_hub.errors import (
     GatedRepoError,
+    HfHubHTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -157,6 +158,7 @@ def test_an_absent_model_is_one_clear_line(name, message):
         (GatedRepoError("403", response=Mock()), "it is gated"),
         (RepositoryNotFoundError("401", response=Mock()), "no such model"),
         (RevisionNotFoundError("404", response=Mock()), r"no such model\.revision"),
+        (HfHubHTTPError("401", response=Mock(status_code=401)), "refuses the token that is given"),
         (LocalEntryNotFoundError("nowhere"), "cannot be reached"),
         (OfflineModeIsEnabled("no"), "cannot be reached"),
         # Neither a path nor a hash with such numbers in it is a refusal of the hub.

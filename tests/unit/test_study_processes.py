@@ -18,7 +18,7 @@ TRAIN = Command("train", ("seed=3",), "runs/a")
 PATCH = Command("intervene", ("method=patch",), "patch/a")
 JOB = Job("a", 2, "mdqa", "synthetic", (TRAIN, PATCH), "high", 0, "runs/a")
 PROGRAM = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 said = Path(os.environ["SAID"])
 def say(text):
@@ -31,6 +31,8 @@ say("end")
 print("last words")
 code = int(os.environ.get("CODE", 0))
 if code < 0:
+    if code != -9:
+        signal.signal(-code, signal.SIG_DFL)
     os.kill(os.getpid(), -code)
 sys.exit(code)
 """

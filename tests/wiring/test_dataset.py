@@ -123,12 +123,13 @@ def test_one_s_own_questions_are_checked_and_bad_rows_counted(run, tmp_path, cap
         (["action=build", "out=x", "split=val"], r"split=val: a folder gets every split"),
         (["action=build", "out={file}/x"], "nothing can be written in the folder"),
         (["action=show", "html={file}/x.html"], "nothing can be written in the folder"),
+        (["action=show", "html={folder}"], "is a folder; name a file in it"),
     ],
 )
 def test_what_would_do_nothing_or_could_not_be_written_is_refused(run, tmp_path, given, message):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=message):
-        run(*(each.replace("{file}", str(tmp_path / "file")) for each in given))
+        run(*(each.format(file=tmp_path / "file", folder=tmp_path) for each in given))
 
 
 def test_a_folder_that_could_not_be_built_is_not_in_the_way(run, tmp_path):

@@ -158,9 +158,10 @@ def tables(folder: Path) -> dict[str, str]:
 def changed(folder: Path) -> set[tuple[str, int]]:
     """What is there of a study that is at work."""
     found = set()
-    for file in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):  # between the two looks
-            found.add((str(file), file.stat().st_size))
+    for where, _, names in os.walk(folder):  # goes on where a folder vanishes
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # between the two looks
+                found.add((f"{where}/{name}", Path(where, name).stat().st_size))
     return found
 
 
