@@ -416,10 +416,7 @@ def checkpoints(count: int, f1: np.ndarray, scores: np.ndarray) -> dict[str, flo
     """The correlations after `count` checkpoints, against a reference of heads 0-0 and 0-1."""
     callback = RecallAccuracyCorrelation(tau=0.5, reference_path=None, num_resamples=50)
     callback._in_r = np.array([[True, True, False], [False, False, False]])
-    points = [
-        {"step": n, "f1": torch.from_numpy(f1[n]), "scores": torch.from_numpy(scores[n])}
-        for n in range(count)
-    ]
+    points = [{"step": n, **callback._point(scores[n], f1[n])} for n in range(count)]
     callback.load_state_dict({"points": points})
     return callback.correlations()
 
