@@ -149,20 +149,18 @@ class TrainConfig(RunConfig):
                 f"callbacks.{name}={callback}: give null to leave it out, or a _target_ with its "
                 "arguments",
             )
-            if callback is None or not str(callback["_target_"]).endswith(".RecallEarlyStopping"):
-                continue
+        there = {name: each for name, each in self.callbacks.items() if each is not None}
+        targets = {name: str(each["_target_"]).rpartition(".")[2] for name, each in there.items()}
+        for name in (n for n, target in targets.items() if target == "RecallEarlyStopping"):
+            callback = there[name]
             metric = str(callback.get("metric", "heads/recall_learned"))
             require(
                 not metric.startswith("heads/") or self.reference.path is not None,
                 f"callbacks.{name}.metric={metric} needs a reference; name one by reference=, or "
                 "take val/f1",
             )
-            exported = any(
-                each and str(each.get("_target_")).endswith(".AdapterExport")
-                for each in self.callbacks.values()
-            )
             require(
-                exported or not callback.get("restore"),
+                "AdapterExport" in targets.values() or not callback.get("restore"),
                 f"callbacks.{name}.restore=true needs the exported adapter: leave "
                 "callbacks.adapter in, or set restore=false",
             )

@@ -51,7 +51,7 @@ class Untuned:
         own = {**plain, "versions": dict(facts.versions), **rope_in_use(facts.rope), **settings}
         untuned = cls(file, json.loads(json.dumps(own)))
         if untuned.is_known:
-            untuned._content()
+            untuned._content()  # now, not when the weights are there
         else:
             require_writable(f"untuned={file}", file.parent)
         return untuned

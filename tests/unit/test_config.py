@@ -158,3 +158,9 @@ def test_a_foreign_callbacks_package_is_named(tmp_path):
     )
     assert result.returncode == 2
     assert str(tmp_path / "callbacks") in result.stderr
+
+
+def test_a_callback_that_is_none_is_named_wherever_it_stands():
+    early = ["callbacks=recall_early_stopping", "callbacks.early_stopping.metric=val/f1"]
+    with pytest.raises(InputError, match=r"callbacks\.mine=x: give null to leave it out"):
+        configured("train", TrainConfig, [*early, "callbacks.adapter=null", "+callbacks.mine=x"])
