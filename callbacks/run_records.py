@@ -8,7 +8,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from sce.module import SceModule
-from sce.records import append_jsonl
+from sce.records import append_jsonl, finite
+from sce.validation import Prediction
 
 _WITH_INTERVAL = (
     *("recall", "recall_null", "recall_null_layer", "recall_learned", "precision", "jaccard"),
@@ -62,10 +63,8 @@ class RunRecords(Callback):
         append_jsonl(facts.run_dir / "records.jsonl", row)
         file = facts.run_dir / "predictions" / f"step-{validation.step:06d}.jsonl"
         file.parent.mkdir(exist_ok=True)
-        lines = [
-            json.dumps({"id": p.id, "prediction": p.text, "f1": p.f1}, ensure_ascii=False)
-            for p in validation.predictions
-        ]
+        rows = [finite(_row(each)) for each in validation.predictions]
+        lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def state_dict(self) -> dict[str, Any]:
@@ -75,6 +74,13 @@ class RunRecords(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting seconds."""
         self._before = float(state_dict["seconds"])
+
+
+def _row(found: Prediction) -> dict[str, Any]:
+    """An answer, its metrics, and what the gold one's tokens cost: `nll` is their sum, in nats."""
+    accuracy = {"f1": found.f1, "exact_match": found.exact_match, **found.more}
+    likelihood = {"nll": found.nll, "num_labels": found.num_labels}
+    return {"id": found.id, "prediction": found.text, **accuracy, **likelihood}
 
 
 def _number(value: float | None) -> float | None:

@@ -39,10 +39,15 @@ class TrainerOptions:
     max_steps: int = 12
     """Optimiser steps."""
     accumulate_grad_batches: int = 2
+    """Batches of `batch.train` on each device to a step."""
     gradient_clip_val: float | None = 1.0
+    """Norm of all gradients together; null: they are not clipped."""
     deterministic: Any = None
+    """true: an operation of torch that is not deterministic is an error; "warn": a warning."""
     detect_anomaly: bool = False
+    """A NaN in the backward pass names where it came from; slow."""
     profiler: str | None = None
+    """simple, advanced or pytorch: where the time goes."""
 
     def __post_init__(self) -> None:
         require_in("trainer.strategy", self.strategy, ("auto", "ddp", "fsdp"))

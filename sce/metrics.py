@@ -1,4 +1,4 @@
-"""Answer metrics as torchmetrics: token F1 and exact match, best over aliases, and citations.
+"""Answer metrics as torchmetrics: token F1 and exact matches, best over aliases, and citations.
 
 SQuAD's definitions for answers (Rajpurkar et al. 2016, evaluate-v1.1; where normalisation leaves
 nothing of either side F1 is 1, as in MuSiQue's, and not 0), and for citations those of Summary of a
@@ -29,6 +29,17 @@ def normalize(text: str) -> str:
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
     """1 if the normalised prediction equals an answer, else 0."""
     return float(any(normalize(prediction) == normalize(answer) for answer in answers))
+
+
+def substring_exact_match(prediction: str, answers: Sequence[str]) -> float:
+    """1 if an answer stands in the prediction as whole words, both normalised, else 0.
+
+    What was retrieved, whatever the form of the reply: SubEM of HELMET (Yen et al. 2024) and, but
+    for whole words, best_subspan_em of Lost in the Middle (Liu et al. 2024). An answer of which
+    normalisation leaves nothing stands nowhere.
+    """
+    said = f" {normalize(prediction)} "
+    return float(any(f" {normalize(each)} " in said for each in answers if normalize(each)))
 
 
 def f1(prediction: str, answers: Sequence[str]) -> float:
@@ -90,7 +101,11 @@ def citation_match(prediction: str, labels: Sequence[str]) -> float:
 
 
 Measure = Callable[[str, Sequence[str]], float]
-_ANSWER: dict[str, Measure] = {"f1": f1, "exact_match": exact_match}
+_ANSWER: dict[str, Measure] = {
+    "f1": f1,
+    "exact_match": exact_match,
+    "substring_exact_match": substring_exact_match,
+}
 _CITATION: dict[str, Measure] = {
     "f1": citation_f1,
     "exact_match": citation_match,
@@ -125,6 +140,6 @@ class PerExample(Metric):
 
 
 def metrics_for(task: str, *, sync: bool = True) -> dict[str, PerExample]:
-    """The metrics of a task by name: f1 and exact_match, and more for citations."""
+    """The metrics of a task by name: f1 and exact_match, and more that differ by task."""
     measures = _CITATION if task == "summhay" else _ANSWER
     return {name: PerExample(measure, sync=sync) for name, measure in measures.items()}

@@ -235,11 +235,15 @@ class OptimizerOptions:
     """AdamW with linear warm-up and cosine decay to zero."""
 
     lr: float = 1e-3
+    """At the end of the warm-up."""
     weight_decay: float = 0.0
+    """Decoupled, of all trained weights."""
     warmup_steps: int = 3
     """Optimiser steps of linear warm-up."""
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    """Of the running means of gradients and of their squares."""
     eps: float = 1e-8
+    """Added to the root of the latter."""
 
     def __post_init__(self) -> None:
         require(len(self.betas) == 2, f"optimizer.betas must be two numbers, got {self.betas}")

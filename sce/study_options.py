@@ -43,7 +43,7 @@ class InterventionStudy:
     """Where each head of the real-tuned model looks on a few examples: overrides of
     python -m sce.score."""
     patch: list[str] | None = field(default_factory=list)
-    """The real-tuned model patched into the first seed of every setting."""
+    """The real-tuned model patched into the first seed of every setting but plain real data."""
 
 
 @dataclass

@@ -46,6 +46,9 @@ class Prediction:
     more: Mapping[str, float] = field(default_factory=dict)
     """Further metrics of the task, by name."""
     place: Place | None = None
+    nll: float | None = None
+    """Of the gold answer, summed over its `num_labels` tokens, in nats."""
+    num_labels: int | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,6 @@ def measured(metrics: Mapping[str, Any], answers: Sequence[Answer]) -> tuple[Pre
     f1, exact = columns.pop("f1"), columns.pop("exact_match")
     more = [{name: column[n] for name, column in columns.items()} for n in range(len(answers))]
     return tuple(
-        Prediction(a.place.id, a.text, f1[n], exact[n], more[n], a.place)
+        Prediction(a.place.id, a.text, f1[n], exact[n], more[n], a.place, a.nll, a.num_labels)
         for n, a in enumerate(answers)
     )

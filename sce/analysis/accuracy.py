@@ -1,18 +1,24 @@
-"""Do heads go with accuracy over settings, and do they say more than validation loss?"""
+"""Do heads go with accuracy over settings, and do they say more than validation loss?
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+A setting is a point: the mean of its seeds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sce.analysis.findings import Predictor, Question, Rho, RhoOverTau, Task
-from sce.analysis.parts import PREDICTORS, Run
+from sce.analysis.findings import NOTHING, Predictor, Question, Rho, RhoOver, Task
+from sce.analysis.parts import PREDICTORS, Curve, Run, Setting
 from sce.stats import Estimate, Prediction, compare_predictors, error_ratio
+from sce.stats.permutation import holm
+from sce.stats.scrutiny import by_family, reliability, rho_given
 from sce.stats.settings import correlate_settings, rho_difference, rho_of_settings
 
 SEED = 0
-NUM_RESAMPLES_OVER_TAU = 500
-OVER_TAU = ("recall", "recall_learned", "precision", "jaccard")
+NUM_RESAMPLES_OVER = 500
+"""Of a curve's bounds, which are there to be looked at."""
+OVER = ("recall", "recall_learned", "precision", "jaccard")
 SYNTHETIC = ("synthetic", "limited", "mixture")
 LOSS = "validation loss"
 FEATURES = {
@@ -28,8 +34,6 @@ QUESTIONS = (
     ("Do heads (cosine learned) say more of F1 than validation loss?", *("cosine_learned", LOSS)),
 )
 
-Value = Callable[[Run], float | None]
-
 
 @dataclass(frozen=True)
 class _Points:
@@ -43,6 +47,10 @@ class _Points:
     def settings(self) -> list[tuple[str, str]]:
         """A setting is one of its task."""
         return [(run.task, run.setting) for run in self.runs]
+
+    @property
+    def families(self) -> list[str]:
+        return [family(run) for run in self.runs]
 
     @property
     def tasks(self) -> list[str]:
@@ -74,36 +82,60 @@ def correlations(tasks: Sequence[Task]) -> list[Rho]:
                 rho = correlate_settings(
                     x, f1, points.settings, seed=SEED, tasks=of, centred=without
                 )
-                found.append(Rho(measure, points.task, without, points.points, rho, runs))
+                plain = Rho(measure, points.task, without, points.points, rho, runs)
+                found.append(plain if points.task is None else _scrutinised(plain, points))
+    return _corrected(found)
+
+
+def _scrutinised(rho: Rho, points: _Points) -> Rho:
+    """With what a task's correlation may owe to alike settings, to loss and to noise."""
+    x, f1, settings = points.values(rho.measure), points.values("f1"), points.settings
+    return replace(
+        rho,
+        families=by_family(x, f1, settings, points.families, seed=SEED),
+        given_loss=rho_given(x, f1, points.values("answer_nll"), settings, seed=SEED),
+        reliability=reliability(x, settings, seed=SEED),
+    )
+
+
+def _corrected(rhos: Sequence[Rho]) -> list[Rho]:
+    """With p values that hold for all measures of the same points together."""
+    found = list(rhos)
+    keys = [(rho.task, rho.points, rho.without_task_means) for rho in rhos]
+    for key in set(keys):
+        own = [place for place, each in enumerate(keys) if each == key]
+        for place, p in zip(own, holm([rhos[o].found.p_value for o in own]), strict=True):
+            found[place] = replace(found[place], p_holm=p)
     return found
 
 
-def over_tau(tasks: Sequence[Task]) -> list[RhoOverTau]:
-    """Rho with F1 at every threshold, by task."""
+def rho_over(tasks: Sequence[Task], by: str) -> list[RhoOver]:
+    """Rho with F1 at every threshold ("tau") or size of the sets ("k"), by task."""
     found = []
     for points in _all_points(tasks):
-        curves = [run.over_tau for run in points.runs]
+        curves = [run.curve(by) for run in points.runs]
         if points.task is None or any(curve is None for curve in curves) or not curves:
             continue
-        taus = list(curves[0].at) if curves[0] else []
+        at = list(curves[0].at) if curves[0] else []
         f1 = points.values("f1")
-        for measure in OVER_TAU:
+        for measure in OVER:
             each = [
                 rho_of_settings(
-                    [_at(run, measure, index) for run in points.runs],
+                    [_at(curve, measure, index) for curve in curves],
                     f1,
                     points.settings,
                     seed=SEED,
-                    num_resamples=NUM_RESAMPLES_OVER_TAU,
+                    num_resamples=NUM_RESAMPLES_OVER,
                 )
-                for index in range(len(taus))
+                for index in range(len(at))
             ]
             found.append(
-                RhoOverTau(
+                RhoOver(
                     task=points.task,
                     points=points.points,
                     measure=measure,
-                    taus=taus,
+                    by=by,
+                    at=at,
                     rho=[e.value for e in each],
                     low=[e.low for e in each],
                     high=[e.high for e in each],
@@ -137,7 +169,7 @@ def questions(tasks: Sequence[Task]) -> list[Question]:
                 continue
             known = errors.get(points.task or "", {})
             one, other = known.get(first), known.get(second)
-            ratio = Estimate(None, None, None, 0)
+            ratio = NOTHING
             if one is not None and other is not None and points.points == "synthetic":
                 ratio = error_ratio(one, other, seed=SEED)
             names = (first, "answer_nll" if second == LOSS else second)
@@ -149,7 +181,8 @@ def predictors(tasks: Sequence[Task]) -> list[Predictor]:
     """Leave-one-setting-out prediction of F1 by heads and by validation loss, by task."""
     found = []
     for task in tasks:
-        errors = _errors(task)
+        errors, by_families = _errors(task), _errors(task, by_family=True)
+        num_runs = len(points_of(task, "synthetic"))
         loss = errors.get(LOSS)
         for name, prediction in errors.items():
             if prediction is None:
@@ -167,8 +200,9 @@ def predictors(tasks: Sequence[Task]) -> list[Predictor]:
                     mae=prediction.mae,
                     mean_only_mae=prediction.mean_only_mae,
                     ratio=ratio,
-                    num_runs=prediction.n,
+                    num_runs=num_runs,
                     ratio_to_loss=against,
+                    ratio_by_family=_ratio_of(by_families.get(name)),
                 )
             )
     return found
@@ -183,19 +217,33 @@ def points_of(task: Task, points: str) -> list[Run]:
     return found
 
 
-def _errors(task: Task) -> dict[str, Prediction | None]:
-    """Predictions by name; a measure that most runs lack is none of them."""
-    runs = points_of(task, "synthetic")
+def family(run: Run) -> str:
+    """How a setting's needles are worded, which others may share; mixtures are one of their own."""
+    if run.kind in ("mixture", "untuned"):
+        return run.kind
+    return "real" if run.kind in ("real", "limited") else run.concept or run.kind
+
+
+def _errors(task: Task, *, by_family: bool = False) -> dict[str, Prediction | None]:
+    """Predictions by name; a measure that most settings lack is none of them."""
+    families = {run.setting: family(run) for run in points_of(task, "synthetic")}
+    own = [setting for setting in task.settings if setting.setting in families]
     sets = {}
     for name, features in FEATURES.items():
-        columns = {feature: [_measure(run, feature) for run in runs] for feature in features}
+        columns = {feature: [_mean(setting, feature) for setting in own] for feature in features}
         known = [sum(v is not None for v in column) for column in columns.values()]
-        if runs and 2 * min(known) >= len(runs):
+        if own and 2 * min(known) >= len(own):
             sets[name] = columns
     if not sets:
         return {}
-    f1, cells = [_measure(run, "f1") for run in runs], [run.setting for run in runs]
-    return compare_predictors(sets, f1, cells, seed=SEED)
+    cells = [families[each.setting] if by_family else each.setting for each in own]
+    return compare_predictors(sets, [_mean(each, "f1") for each in own], cells, seed=SEED)
+
+
+def _ratio_of(found: Prediction | None) -> Estimate:
+    if found is None:
+        return NOTHING
+    return Estimate(found.ratio, found.ratio_low, found.ratio_high, found.num_cells)
 
 
 def _all_points(tasks: Sequence[Task]) -> list[_Points]:
@@ -214,7 +262,12 @@ def _measure(run: Run, name: str) -> float | None:
     return None if found is None else found.value
 
 
-def _at(run: Run, measure: str, index: int) -> float | None:
-    values = run.over_tau.measures.get(measure) if run.over_tau else None
+def _mean(setting: Setting, name: str) -> float | None:
+    found = setting.measures.get(name)
+    return None if found is None else found.value
+
+
+def _at(curve: Curve | None, measure: str, index: int) -> float | None:
+    values = curve.measures.get(measure) if curve else None
     value = values[index] if values else None
     return None if value is None or not np.isfinite(value) else value

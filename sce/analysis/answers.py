@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from sce.analysis.findings import Choice, Predictor, Question, Rho, Task
+from sce.analysis.findings import Choice, Predictor, Question, Rho, RhoOver, Task
 from sce.analysis.parts import LABELS
-from sce.stats import Estimate
+from sce.stats import Correlation, Estimate
 
 MAIN = ("recall", "recall_learned")
 """Measures whose rho is told in words; the tables have all."""
@@ -12,6 +12,8 @@ TOLD = ("recall_learned", "recall learned and cosine learned", "validation loss"
 """Predictors that are told in words."""
 CHOOSING = ("recall", "answer_nll")
 """Measures whose choices are told in words."""
+REPEATED = {"recall": "recall", "cosine": "cosine", "answer_nll": "validation loss"}
+"""Measures whose reliability is told in words -> what they are called there."""
 OTHER = "synthetic, limited and mixed settings"
 POOLED = "all tasks pooled, each task's mean taken out"
 
@@ -22,8 +24,10 @@ def answers(
     questions: Sequence[Question],
     predictors: Sequence[Predictor],
     choices: Sequence[Choice] = (),
+    rho_over: Sequence[RhoOver] = (),
 ) -> list[str]:
     """Rho of recall and F1 first, by task; then what else was asked, then ceiling and chance."""
+    over = [c for c in rho_over if (c.measure, c.points) == (MAIN[0], "synthetic")]
     pooled = [None] if any(rho.task is None for rho in correlations) else []
     found = []
     for name in (*(task.task for task in tasks), *pooled):
@@ -32,6 +36,10 @@ def answers(
             pair = {rho.points: rho for rho in own if rho.measure == measure}
             if sentence := _of_rho(name, measure, pair):
                 found.append(sentence)
+            if measure == MAIN[0] and (shown := pair.get("synthetic")):
+                others = {rho.measure: rho for rho in own if rho.points == shown.points}
+                found += _scrutinised(shown, others)
+        found += [_of_curve(each) for each in over if each.task == name and each.ends]
         found += [_of_question(q) for q in questions if (q.task, q.points) == (name, "synthetic")]
     found += [_of_predictor(p) for p in predictors if p.name in TOLD]
     found += [_of_choice(c) for c in choices if c.measure in CHOOSING]
@@ -78,6 +86,49 @@ def _rho(rho: Rho) -> str:
     p = "" if found.p_value is None else f", p = {found.p_value:.2g}"
     kind = OTHER if rho.points == "synthetic" else "settings"
     return f"rho {estimate(of)}{p}, n = {found.n} {kind} ({rho.num_runs} runs)"
+
+
+def _scrutinised(rho: Rho, others: dict[str, Rho]) -> list[str]:
+    """What a task's rho may owe to families of settings, to validation loss and to noise."""
+    where, found = rho.task or POOLED, []
+    if (parts := rho.families) is not None and parts.between.spearman is not None:
+        text = (
+            f"{where}: settings whose needles are worded alike are not independent: between their "
+            f"{parts.between.n} families rho of {rho.measure} is {_plain(parts.between)}"
+        )
+        if parts.within.spearman is not None:
+            text += f"; within them {_plain(parts.within)}, n = {parts.within.n}"
+        found.append(f"{text}.")
+    if rho.given_loss.low is not None:
+        found.append(
+            f"{where}: given validation loss, rho of {rho.measure} with F1 is "
+            f"{estimate(rho.given_loss)}, n = {rho.given_loss.n}."
+        )
+    repeats = [
+        f"{name} {estimate(others[measure].reliability)} (n = {others[measure].reliability.n})"
+        for measure, name in REPEATED.items()
+        if measure in others and others[measure].reliability.value is not None
+    ]
+    if repeats:
+        found.append(
+            f"{where}: reliability over seeds, 1 where other seeds would give settings the same "
+            f"values: {', '.join(repeats)}; n settings with two seeds or more."
+        )
+    return found
+
+
+def _plain(found: Correlation) -> str:
+    p = "" if found.p_value is None else f", p = {found.p_value:.2g}"
+    return f"{found.spearman:.2f}{p}"
+
+
+def _of_curve(found: RhoOver) -> str:
+    low, high = found.ends or (0.0, 0.0)
+    known = [at for at, rho in zip(found.at, found.rho, strict=True) if rho is not None]
+    return (
+        f"{found.task}: with another {found.by}, from {known[0]:g} to {known[-1]:g}, rho of recall "
+        f"is anything from {low:.2f} to {high:.2f}."
+    )
 
 
 def _of_question(question: Question) -> str:

@@ -35,6 +35,7 @@ from sce.analysis.parts import (
 )
 from sce.outputs import whole
 from sce.stats import Correlation, Estimate
+from sce.stats.scrutiny import ByFamily
 
 __all__ = [
     "ACCURACY",
@@ -59,14 +60,16 @@ __all__ = [
     "Predictor",
     "Question",
     "Rho",
-    "RhoOverTau",
+    "RhoOver",
     "Run",
     "Setting",
     "Skipped",
     "Task",
 ]
 
-SCHEMA = "sce.findings/1"
+SCHEMA = "sce.findings/2"
+NOTHING = Estimate(None, None, None, 0)
+"""A quantity that does not exist."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,14 @@ class Rho:
     of settings; n the settings; `smallest_detectable` the smallest |rho| that these settings could
     have shown at p < 0.05, two-sided (None: none could)."""
     num_runs: int
+    p_holm: float | None = None
+    """p of one measure among all that are correlated with F1 here, after Holm."""
+    families: ByFamily | None = None
+    """Between and within families of settings (`sce.analysis.accuracy.family`)."""
+    given_loss: Estimate = NOTHING
+    """Partial rho, given validation loss: what the measure says beyond it. None pooled."""
+    reliability: Estimate = NOTHING
+    """Of the settings' means over their seeds. None pooled, and for too few settings with two."""
 
     @property
     def is_told(self) -> bool:
@@ -127,19 +138,28 @@ class Rho:
 
 
 @dataclass(frozen=True)
-class RhoOverTau:
-    """Rho with F1 as a function of the threshold, by measure; one value for each of `taus`."""
+class RhoOver:
+    """Rho with F1 as a function of the threshold, or of the sets' size, by measure."""
 
     task: str | None
     points: str
     measure: str
     """recall, recall_learned, precision or jaccard."""
-    taus: Sequence[float]
+    by: str
+    """"tau" or "k"."""
+    at: Sequence[float]
+    """Thresholds or sizes, rising; what follows has one value for each."""
     rho: Numbers
     low: Numbers
     high: Numbers
     n: Sequence[int]
     """Settings with a value."""
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """The lowest and the highest rho of all that exist."""
+        known = [rho for rho in self.rho if rho is not None]
+        return (min(known), max(known)) if known else None
 
 
 @dataclass(frozen=True)
@@ -168,19 +188,21 @@ class Predictor:
     name: str
     features: Sequence[str]
     mae: float
-    """Mean absolute error, in F1."""
+    """Mean absolute error over settings, in F1."""
     mean_only_mae: float
-    """Of predicting the mean of the other settings' runs."""
+    """Of predicting the mean of the other settings."""
     ratio: Estimate
     """mae / mean_only_mae; n the settings."""
     num_runs: int
     ratio_to_loss: Estimate
     """mae / that of validation loss; n the settings; None for validation loss itself."""
+    ratio_by_family: Estimate
+    """As `ratio`, with the whole family of a setting left out; n the families."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """How often a measure picks the better of two settings, whose F1 differ for certain."""
+    """How often a measure picks the better of two settings, whose F1 differ over the questions."""
 
     task: str
     measure: str
@@ -204,7 +226,7 @@ class Group:
     match: str
     tasks: Sequence[Task]
     correlations: Sequence[Rho]
-    over_tau: Sequence[RhoOverTau]
+    rho_over: Sequence[RhoOver]
     questions: Sequence[Question]
     predictors: Sequence[Predictor]
     choices: Sequence[Choice]
@@ -242,7 +264,9 @@ class Findings:
 NOTES = {
     "interval": "95%. Of a run: bootstrap over examples. Of a setting: mean of its seeds' bounds. "
     "Of rho: bootstrap over settings, their seeds drawn anew inside.",
-    "p": "Exchange of whole settings, two-sided, not corrected for the number of tests.",
+    "p": "Exchange of whole settings, two-sided, not corrected for the number of tests; Holm: so "
+    "corrected. It takes settings for independent: where those of a family are alike it is too "
+    "small, and that between families is the one to check it by.",
     "ceiling": "What one real run shares with the reference, or with the other real runs where it "
     "took part in that.",
     "null": "The same number of heads, or the same scores, dealt at random within each layer.",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sce.analysis.groups import Member
-from sce.analysis.parts import MEASURES, Checkpoint, Curve, Heads, Numbers, Run
+from sce.analysis.parts import ACCURACY, MEASURES, Checkpoint, Curve, Heads, Numbers, Run
 from sce.analysis.references import References, Target
 from sce.analysis.resample import Resampled, Resampler, resampled
 from sce.records import HeadScores
@@ -181,7 +181,9 @@ def _checkpoint(
     for name in _RECORDED:
         if row.get(name) is not None:
             measures[name] = Estimate(row[name], *_bounds_in(row, name), scores.num_examples)
-    for name in ("f1", "exact_match", "answer_nll"):
+    for name in (*ACCURACY, "answer_nll"):
+        if name not in row:
+            continue
         limits_of = _bounds_in(row, name)
         n = int(row.get("num_examples") or 0)
         measures[name] = Estimate(_number(row.get(name)), *limits_of, n)

@@ -25,7 +25,7 @@ MEASURES = (
 PREDICTORS = (*MEASURES, "answer_nll", "greedy_recall", "greedy_cosine")
 """What is correlated with F1. `answer_nll` is validation loss, nats a token: lower is better."""
 
-ACCURACY = ("f1", "exact_match")
+ACCURACY = ("f1", "exact_match", "substring_exact_match")
 
 LABELS = {
     "recall": "recall of the reference's heads",
@@ -41,6 +41,7 @@ LABELS = {
     "greedy_cosine": "cosine, greedy mode",
     "f1": "F1",
     "exact_match": "exact match",
+    "substring_exact_match": "substring exact match",
 }
 """Measure -> what a figure or a table calls it."""
 
@@ -68,7 +69,8 @@ class Checkpoint:
     measures: Mapping[str, Estimate]
     """MEASURES and, beside them, recall_null, recall_null_layer, recall_base, cosine_base,
     num_heads, num_reference_heads; greedy_* where recorded (against the run's own reference): n is
-    the reference examples. f1, exact_match, answer_nll: n is the validation examples."""
+    the reference examples. f1, exact_match, answer_nll and, where it is recorded,
+    substring_exact_match: n is the validation examples."""
     source: str
     """Of the bounds of head measures: "records", "scores" (drawn anew), "none"."""
 
@@ -125,6 +127,10 @@ class Run:
     def last(self) -> Checkpoint:
         """The checkpoint that counts."""
         return self.checkpoints[-1]
+
+    def curve(self, by: str) -> Curve | None:
+        """Over "tau" or over "k"."""
+        return self.over_tau if by == "tau" else self.over_k
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,7 @@ def _group(
     ]
     rhos, asked = accuracy.correlations(found), accuracy.questions(found)
     predicted = accuracy.predictors(found)
+    over = [*accuracy.rho_over(found, "tau"), *accuracy.rho_over(found, "k")]
     chosen = choices(found, extras.skipped)
     first = next(iter(tasks.values()))[0]
     return Group(
@@ -141,11 +142,11 @@ def _group(
         match=key.match,
         tasks=found,
         correlations=rhos,
-        over_tau=accuracy.over_tau(found),
+        rho_over=over,
         questions=asked,
         predictors=predicted,
         choices=chosen,
-        answers=answers(found, rhos, asked, predicted, chosen),
+        answers=answers(found, rhos, asked, predicted, chosen, over),
     )
 
 

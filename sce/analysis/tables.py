@@ -6,7 +6,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from sce.analysis.findings import Findings, Group, Task
+from sce.analysis.findings import Findings, Group, Rho, Task
 from sce.analysis.parts import Curve, Run, Skipped
 from sce.stats import Estimate
 
@@ -59,15 +59,7 @@ def _of_group(group: Group) -> dict[str, Table]:
         own.pop("num_groups")
         about = {"task": rho.task or "pooled", "measure": rho.measure, "points": rho.points}
         about |= {"without_task_means": rho.without_task_means}
-        correlations.append(about | own | {"runs": rho.num_runs})
-    over = [
-        {"task": each.task, "measure": each.measure, "points": each.points}
-        | {"tau": tau, "rho": rho, "rho_low": low, "rho_high": high, "n": n}
-        for each in group.over_tau
-        for tau, rho, low, high, n in zip(
-            each.taus, each.rho, each.low, each.high, each.n, strict=True
-        )
-    ]
+        correlations.append(about | own | {"runs": rho.num_runs} | _scrutiny(rho))
     questions = [
         {"task": each.task or "pooled", "points": each.points, "asked": each.asked}
         | {"first": each.first, "second": each.second}
@@ -80,15 +72,44 @@ def _of_group(group: Group) -> dict[str, Table]:
         | {"mae": each.mae, "mean_only_mae": each.mean_only_mae, "runs": each.num_runs}
         | _flat("ratio", each.ratio)
         | _flat("ratio_to_loss", each.ratio_to_loss)
+        | _flat("ratio_by_family", each.ratio_by_family)
         for each in group.predictors
     ]
     return {
         "correlations": correlations,
-        "correlations_over_tau": over,
+        "correlations_over_tau": _over(group, "tau"),
+        "correlations_over_k": _over(group, "k"),
         "questions": questions,
         "predictors": predictors,
         "choices": [asdict(each) for each in group.choices],
     }
+
+
+def _scrutiny(rho: Rho) -> Row:
+    parts = {} if rho.families is None else asdict(rho.families)
+    return {
+        "p_holm": rho.p_holm,
+        **{
+            f"{part}_families_{name}": found[name]
+            for part, found in parts.items()
+            for name in ("spearman", "p_value", "n", "smallest_detectable")
+        },
+        **_flat("given_loss", rho.given_loss),
+        **_flat("reliability", rho.reliability),
+    }
+
+
+def _over(group: Group, by: str) -> Table:
+    """Rho with F1 at every point of a grid."""
+    return [
+        {"task": each.task, "measure": each.measure, "points": each.points}
+        | {by: at, "rho": rho, "rho_low": low, "rho_high": high, "n": n}
+        for each in group.rho_over
+        if each.by == by
+        for at, rho, low, high, n in zip(
+            each.at, each.rho, each.low, each.high, each.n, strict=True
+        )
+    ]
 
 
 def _of_task(task: Task) -> dict[str, Table]:

@@ -1,8 +1,8 @@
 """A reference from several head sets, how far it can be relied on, and what is in a head set.
 
 A reference is the mean of at least two models tuned on real data with different seeds, scored on
-the same examples. What the seeds agree on is stored with it: no run can be expected to agree more.
-So is what two halves of the examples agree on, which is the scores' own precision.
+the same examples. What the seeds agree on is stored with it, to hold a run's agreement against. So
+is what two halves of the examples agree on, which is the scores' own precision.
 """
 
 import logging

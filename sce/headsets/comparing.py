@@ -70,6 +70,8 @@ class Pair:
     """Rank correlation of the scores of a layer's heads, as `sce.stats.partial_given_layer`."""
     recall_p_value: float | None
     """How often as many random heads, the layers kept, recall as much."""
+    recall_learned_p_value: float | None
+    """The same of heads that the untuned model lacks, among such heads."""
     intervals: Mapping[str, tuple[float, float] | None]
     """Measure -> 95% interval over the run's examples; None or absent where there is none."""
     curves: Curves
@@ -90,6 +92,7 @@ class Pair:
             **asdict(self.comparison),
             "partial_given_layer": self.partial_given_layer,
             "recall_p_value": self.recall_p_value,
+            "recall_learned_p_value": self.recall_learned_p_value,
             **low_high,
         }
 
@@ -156,12 +159,16 @@ def _pair(run: Member, reference: Member, untuned: HeadScores | None, tau: float
         intervals |= _given_layer(drawn)
         curves = with_bands(curves, *drawn, seed=SEED)
     sets = head_set(scores, tau), head_set(target, tau)
+    before = None if base is None else head_set(base, tau)
     return Pair(
         run=run,
         reference=reference,
         comparison=compare(scores, target, base, tau=tau, k=k),
         partial_given_layer=partial_given_layer(scores, target),
         recall_p_value=permutation_p_value(*sets, seed=SEED, layer_matched=True),
+        recall_learned_p_value=None
+        if before is None
+        else permutation_p_value(*sets, before, seed=SEED, layer_matched=True),
         intervals=intervals,
         curves=curves,
     )

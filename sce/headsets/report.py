@@ -74,7 +74,8 @@ def _recall_columns(k: int) -> tuple[Column, ...]:
         _measured("null", "recall_null"),
         _measured("null by\nlayer", "recall_null_layer"),
         ("p", lambda pair: _number(pair.recall_p_value, digits=4)),
-        _measured("recall learned", "recall_learned"),
+        _measured("recall\nlearned", "recall_learned"),
+        ("p learned", lambda pair: _number(pair.recall_learned_p_value, digits=4)),
         _measured(f"recall at {k}", "recall_at_k"),
     )
 
@@ -129,7 +130,8 @@ def _notes(compared: Compared) -> str:
             "they are the same; of a cosine around the estimate, since noise lowers it.",
             "null: recall of as many heads at random; by layer: of as many in every layer; p: how "
             "often these recall as much.",
-            f"learned: beyond the untuned model's set, of changes against it ({base}).",
+            f"learned: beyond the untuned model's set, of changes against it ({base}); p "
+            "learned: how often as many of the other heads, the layers kept, recall as much.",
             "given layer: rank correlation of the heads within their layers. n: examples, run/ref. "
             "where they differ.",
             "-: does not exist, or the file does not say.",

@@ -20,11 +20,10 @@ from sce.data.batch import Batch
 from sce.data.encode import Encoded
 from sce.data.loader import eval_loader
 from sce.decode import DecodeSettings, Outcome, decode, keeps_state, prefix_cache
-from sce.interventions.closed_book import is_right
 from sce.interventions.effects import Answers
 from sce.interventions.patching import Side, patched
 from sce.interventions.select import Heads
-from sce.metrics import metrics_for
+from sce.metrics import metrics_for, substring_exact_match
 from sce.model.adapters import use_adapter
 
 SOURCE, TARGET = "source", "target"
@@ -97,7 +96,10 @@ class Answering:
     def right(self, outcomes: Sequence[Outcome]) -> np.ndarray:
         """1 where a closed-book question is answered right, else 0."""
         return np.array(
-            [is_right(self.detokenize(o.answer_ids), o.example.answers) for o in outcomes],
+            [
+                bool(substring_exact_match(self.detokenize(o.answer_ids), o.example.answers))
+                for o in outcomes
+            ],
             dtype=np.float64,
         )
 

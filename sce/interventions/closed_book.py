@@ -6,7 +6,7 @@ say something of an ablation. They are picked for being right, so any disturbanc
 them: read them beside the controls', which are picked alike.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from sce.data.fields import as_answers, as_id, as_text
 from sce.data.prompt import QUESTION
 from sce.data.rows import rows_of
 from sce.errors import InputError
-from sce.metrics import normalize
 
 SHIPPED = Path(__file__).with_name("closed_book.jsonl")
 INSTRUCTION = "Answer the question. Reply with the short answer alone."
@@ -51,15 +50,6 @@ def closed_book(tokenizer: PreTrainedTokenizerBase, file: Path = SHIPPED) -> lis
     if not encoded:
         raise InputError(f"closed_book={file}: no question in it")
     return list(encoded.values())
-
-
-def is_right(prediction: str, answers: Sequence[str]) -> bool:
-    """Whether an answer stands in the prediction as whole words, both normalised as SQuAD does.
-
-    Exact match would ask for a style of answering, and this is to ask for knowledge alone.
-    """
-    said = f" {normalize(prediction)} "
-    return any(f" {normalize(answer)} " in said for answer in answers if normalize(answer))
 
 
 def _encoded(tokenizer: PreTrainedTokenizerBase, turn: Turn, row: Mapping[str, Any]) -> Encoded:

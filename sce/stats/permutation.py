@@ -52,23 +52,43 @@ class NullDraws:
 
 
 def permutation_p_value(
-    s: HeadSet, r: HeadSet, *, seed: int, num_permutations: int = 10_000, layer_matched: bool
+    s: HeadSet,
+    r: HeadSet,
+    base: HeadSet | None = None,
+    *,
+    seed: int,
+    num_permutations: int = 10_000,
+    layer_matched: bool,
 ) -> float | None:
     """How often a random S of the same size recalls as much of R or more: above 0, up to 1.
 
-    With `layer_matched` the random set has S's number of heads in every layer. The overlap with R
-    is drawn from its own law, hypergeometric layer by layer, which is the same as shuffling heads.
-    (1 + hits) / (1 + draws), after Phipson and Smyth (2010). None if R is empty.
+    With `layer_matched` the random set has S's number of heads in every layer. With `base`, the
+    untuned model's set B, it is asked of S and R without B, among the heads outside B: a run that
+    has learned nothing overlaps R beyond chance through B alone. The overlap with R is drawn from
+    its own law, hypergeometric layer by layer, which is the same as shuffling heads.
+    (1 + hits) / (1 + draws), after Phipson and Smyth (2010). None if R (without B) is empty.
     """
-    require_same_shape(s, r)
+    free = np.ones_like(r) if base is None else ~base
+    require_same_shape(s, r, free)
+    s, r = s & free, r & free
     if not r.any():
         return None
-    pools = (s, r) if layer_matched else (s.reshape(1, -1), r.reshape(1, -1))
-    drawn, reference = (pool.sum(axis=1) for pool in pools)
-    others = pools[1].shape[1] - reference
+    sets = (s, r, free) if layer_matched else [each.reshape(1, -1) for each in (s, r, free)]
+    drawn, reference, among = (each.sum(axis=1) for each in sets)
+    others = among - reference
     rng = np.random.default_rng(seed)
     overlaps = rng.hypergeometric(reference, others, drawn, size=(num_permutations, len(drawn)))
     return (1 + int((overlaps.sum(axis=1) >= (s & r).sum()).sum())) / (1 + num_permutations)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """P values that hold for all of a number of tests together (Holm 1979); None stays None."""
+    known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    found: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, place) in enumerate(known):
+        found[place] = largest = max(largest, min(1.0, p * (len(known) - rank)))
+    return found
 
 
 def exchanges(

@@ -5,9 +5,10 @@ what does not exist.
 """
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from sce.stats.resampling import centred_interval, interval_of
 from sce.stats.series import CONSTANT_SPREAD, Grid
@@ -90,7 +91,9 @@ def sets_above(scores: Stack, tau: float) -> Sets:
 class SharesOver:
     """Shares of sets at every threshold tau, or at every size k, beside one R and one B.
 
-    What R and B are at each point is worked out once, for all stacks.
+    Sets over a grid lie in one another, so a head is known by how many of them it is in, its depth;
+    it is in two sets of a point if the lesser of its depths reaches that point. So one count of
+    depths gives the sizes at all points.
     """
 
     def __init__(self, reference: Stack, base: Stack | None, at: Grid, *, by: str) -> None:
@@ -102,31 +105,51 @@ class SharesOver:
             at: thresholds, or sizes.
             by: "tau" or "k".
         """
-        self.at, self.by = [float(point) for point in at], by
-        self._r = [_packed(sets) for sets in sets_over(reference, self.at, by)]
-        b = None if base is None else [_packed(sets) for sets in sets_over(base, self.at, by)]
-        self._learned = None if b is None else [r & ~o for r, o in zip(self._r, b, strict=True)]
+        self.at, self.by = np.asarray(at, dtype=np.float64), by
+        self._r = self._depths(reference)
+        self._num_r = self._sizes(self._r)
+        self._known = None
+        if base is not None:
+            self._known = np.minimum(self._r, self._depths(base))
+            self._num_learned = self._num_r - self._sizes(self._known)
 
     def __call__(self, scores: Stack) -> dict[str, Float[np.ndarray, "_maps _points"]]:
-        """recall, precision, jaccard and, where B is known, recall_learned; NaN for none."""
-        each: list[Values] = []
-        for index, sets in enumerate(sets_over(scores, self.at, self.by)):
-            s, r = _packed(sets), self._r[index]
-            both, num_s, num_r = (_bits(packed) for packed in (s & r, s, r))
-            found = {
-                "recall": share(both, num_r),
-                "precision": share(both, num_s),
-                "jaccard": share(both, num_s + num_r - both),
-            }
-            if self._learned is not None:
-                learned = self._learned[index]
-                found["recall_learned"] = share(_bits(s & learned), _bits(learned))
-            each.append(found)
-        names = each[0] if each else ()
-        return {
-            name: np.stack([np.broadcast_to(found[name], len(scores)) for found in each], axis=1)
-            for name in names
+        """recall, precision, jaccard and, where B is known, recall_learned; NaN for none.
+
+        Raises ValueError if shapes do not fit.
+        """
+        s = self._depths(scores)
+        if s.shape[1] != self._r.shape[1]:
+            raise ValueError(f"shapes differ: {s.shape[1]} heads and {self._r.shape[1]}")
+        num_s, both = self._sizes(s), self._sizes(np.minimum(s, self._r))
+        found = {
+            "recall": share(both, self._num_r),
+            "precision": share(both, num_s),
+            "jaccard": share(both, num_s + self._num_r - both),
         }
+        if self._known is not None:
+            new = both - self._sizes(np.minimum(s, self._known))
+            found["recall_learned"] = share(new, self._num_learned)
+        return found
+
+    def _depths(self, maps: Stack) -> Int[np.ndarray, "_maps _heads"]:
+        """In how many of the sets each head is, from the largest set on."""
+        if self.by == "tau":
+            rounded = np.nan_to_num(np.round(maps.reshape(len(maps), -1), 9), nan=-np.inf)
+            return np.searchsorted(np.sort(self.at), rounded, side="left")
+        places = _Order(maps).places.reshape(len(maps), -1)
+        return len(self.at) - np.searchsorted(np.sort(self.at), places, side="right")
+
+    def _sizes(self, depths: Int[np.ndarray, "_maps _heads"]) -> Int[np.ndarray, "_maps _points"]:
+        """How many heads are in the set of every point."""
+        size = len(self.at) + 1
+        own = depths + size * np.arange(len(depths))[:, None]
+        counts = np.bincount(own.ravel(), minlength=size * len(depths)).reshape(-1, size)
+        nested = counts[:, ::-1].cumsum(axis=1)[:, -2::-1]  # of the largest set first
+        falling = np.argsort(self.at if self.by == "tau" else -self.at, kind="stable")
+        sizes = np.empty_like(nested)
+        sizes[:, falling] = nested
+        return sizes
 
 
 def sets_over(scores: Stack, at: Grid, by: str) -> Iterator[Sets]:
@@ -188,16 +211,18 @@ class _Order:
         equal = (np.diff(self._sorted, axis=1) == 0) & (self._sorted[:, 1:] > 0)
         tied = equal.any(axis=1)
         self._order[tied] = np.argsort(-flat[tied], axis=1, kind="stable")
-        self._places: np.ndarray | None = None
 
     def best(self, k: float | int) -> Sets:
         """`top_heads` of every map."""
-        if self._places is None:
-            places = np.empty_like(self._order)
-            np.put_along_axis(places, self._order, np.arange(self._order.shape[1])[None], axis=1)
-            never = np.iinfo(places.dtype).max
-            self._places = np.where(self._flat > 0, places, never).reshape(self.shape)
-        return self._places < k
+        return self.places < k
+
+    @cached_property
+    def places(self) -> Int[np.ndarray, "_maps _layers _heads"]:
+        """From 0 on; no k reaches that of a head that does not score."""
+        places = np.empty_like(self._order)
+        np.put_along_axis(places, self._order, np.arange(self._order.shape[1])[None], axis=1)
+        never = np.iinfo(places.dtype).max
+        return np.where(self._flat > 0, places, never).reshape(self.shape)
 
     def centred_ranks(self) -> Float[np.ndarray, "_maps 1 _heads"]:
         """Ranks among all heads, ties averaged, less their mean; 0 throughout for a constant."""

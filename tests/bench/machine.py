@@ -112,7 +112,7 @@ def isolated(script: str, spec: Row) -> dict[str, Any]:
 def run(
     doc: str,
     bench: Callable[[argparse.Namespace], dict[str, Any]],
-    worker: Callable[[dict[str, Any]], Row],
+    worker: Callable[[dict[str, Any]], Row] | None = None,
     add: Callable[[argparse.ArgumentParser], object] = lambda parser: None,
 ) -> None:
     """The script: a worker where it is told to be one, else the whole bench, printed and saved."""
@@ -123,7 +123,7 @@ def run(
     parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     add(parser)
     options = parser.parse_args()
-    if options.worker is not None:
+    if worker is not None and options.worker is not None:
         print(_RESULT + json.dumps(worker(options.worker)), flush=True)
         return
     about = machine()

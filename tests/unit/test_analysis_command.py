@@ -44,7 +44,7 @@ def test_the_command_leaves_findings_and_tables_and_says_what_it_found(study, tm
     assert main([str(study), "--out", str(tmp_path / "out"), "--no-figures"]) == 0
     printed = capsys.readouterr().out
     findings = json.loads((tmp_path / "out" / "findings.json").read_text())
-    assert findings["schema"] == "sce.findings/1"
+    assert findings["schema"] == "sce.findings/2"
     assert findings["study"] == "a-study"
     assert "mdqa: recall of the reference's heads goes with F1 beyond chance: rho " in printed
     assert "n = 9 synthetic, limited and mixed settings (18 runs)" in printed
@@ -87,10 +87,9 @@ def test_tables_say_what_the_findings_say(found):
 
 def test_every_figure_is_a_valid_chart(found):
     drawn = figures(found)
-    wanted = "heads-and-f1 rho rho-over-tau over-tau over-k maps gained-and-lost layers learning"
-    wanted += (
-        " predictors knockout patching baselines overlap-recall overlap-jaccard overlap-cosine"
-    )
+    wanted = "heads-and-f1 rho rho-over-tau rho-over-k over-tau over-k maps gained-and-lost layers"
+    wanted += " learning predictors knockout patching baselines"
+    wanted += " overlap-recall overlap-jaccard overlap-cosine"
     expected = {(0, task, name) for task in ("mdqa", "musique") for name in wanted.split()}
     assert set(drawn) == expected | {(0, None, "rho")}
     for figure in drawn.values():
@@ -114,7 +113,7 @@ def test_every_share_over_tau_and_k_has_its_chance_line(found):
             for panel in panels:
                 dashes = [layer["mark"].get("strokeDash") for layer in panel.spec["layer"]]
                 assert [2, 2] in dashes
-            curve = task.runs[0].over_tau if by == "tau" else task.runs[0].over_k
+            curve = task.runs[0].curve(by)
             for name in OVER:
                 assert any(curve.measures[f"{name}_null_layer"])
 

@@ -281,10 +281,12 @@ def test_curves_over_tau_and_their_rho_are_those_of_plain_sets(runs, found):
     real = [last_scores(folder).scores for folder in seeds_of(runs, "real/real")]
     r = np.mean(real, axis=0)
     points = [run for run in task.runs if run.kind == "synthetic"]
-    (over,) = [o for o in group.over_tau if (o.measure, o.points) == ("recall", "synthetic")]
+    (over,) = [
+        o for o in group.rho_over if (o.measure, o.points, o.by) == ("recall", "synthetic", "tau")
+    ]
     checked = 0
-    for at in range(0, len(over.taus), 7):
-        tau, recalls = over.taus[at], {}
+    for at in range(0, len(over.at), 7):
+        tau, recalls = over.at[at], {}
         if not (r > tau).any():
             continue
         for run in points:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from sce.interventions.closed_book import SHIPPED, closed_book, is_right
+from sce.interventions.closed_book import SHIPPED, closed_book
 from sce.interventions.controls import HEADS, LAYER_MATCHED, UNIFORM, Condition
 from sce.interventions.curves import curves, drawn_once, knockout_figure
 from sce.interventions.effects import BASELINE, Answers, accuracy, against, contrasts, rows, sets
@@ -178,21 +178,6 @@ def test_a_set_that_does_worse_than_random_is_named():
     assert (row["name"], row["f1_difference"]) == ("intersection", -0.5)
     better = {**PATCHED, ONE: SOURCE}
     assert worse_than_random(contrasts(PATCHES, better, seed=0)) == []
-
-
-@pytest.mark.parametrize(
-    ("said", "right"),
-    [
-        ("Paris", True),
-        ("The capital of France is Paris.", True),
-        ("paris!", True),
-        ("Parisian", False),
-        ("", False),
-        ("the city of lights", True),
-    ],
-)
-def test_an_answer_is_right_where_it_stands_as_whole_words(said, right):
-    assert is_right(said, ["Paris", "city of lights", "the"]) is right
 
 
 def test_the_shipped_questions_are_prompts_without_documents(tokenizer):

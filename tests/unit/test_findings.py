@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sce.analysis.accuracy import points_of
+import told
+from sce.analysis.accuracy import family, points_of
 from sce.analysis.study import analyse
 from sce.records import HeadScores, read_jsonl
 from sce.stats import cosine, paired_bootstrap, spearman
@@ -27,7 +28,7 @@ def rows_told():
             yield study, cells
 
 
-def told(row, name, digits):
+def figure(row, name, digits):
     """A figure of a record with its interval; nothing for none."""
     sides = [row[name], row[f"{name}_low"], row[f"{name}_high"]]
     if sides[0] is None:
@@ -49,16 +50,16 @@ def test_a_row_of_a_table_is_that_of_the_run_s_records(study, cells):
     run, step, f1, recall, learned, nll = cells
     rows = read_jsonl(DOCS / "studies" / study / "runs" / run / "records.jsonl")
     (row,) = [row for row in rows if row["step"] == int(step.split()[0])]
-    assert f1 == told(row, "f1", 3)
+    assert f1 == figure(row, "f1", 3)
     for cell, name in ((recall, "recall"), (learned, "recall_learned")):
-        assert cell.split(" (")[0] == told(row, name, 2), name
+        assert cell.split(" (")[0] == figure(row, name, 2), name
     assert nll == f"{row['answer_nll']:.2f}"
 
 
 @pytest.mark.parametrize("study", [s for s in STUDIES if s.name.startswith("pilot")], ids=str)
 def test_every_run_of_a_pilot_is_told_of(study):
-    told = {cells[0] for name, cells in ROWS if name == study.name}
-    assert told == {folder.name for folder in (study / "runs").iterdir()}
+    named = {cells[0] for name, cells in ROWS if name == study.name}
+    assert named == {folder.name for folder in (study / "runs").iterdir()}
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda folder: folder.name)
@@ -71,42 +72,103 @@ def test_a_study_that_is_kept_can_be_analysed_and_holds_no_text_and_no_path(stud
         assert '"question"' not in text and '"text"' not in text, file
 
 
-MEASURES = {"validation loss": "answer_nll"}
-
-
 def grid():
-    """What the analysis finds in the grid, and what is told of it."""
+    """What the analysis finds in the grid, and what is told of it, in one line."""
     (group,) = analysed(DOCS / "studies" / "nq-grid-1").groups
     return group, (DOCS / "findings.md").read_text("utf-8")
 
 
-def test_rho_of_the_grid_is_what_the_analysis_finds():
+def in_one_line(text):
+    return " ".join(text.split())
+
+
+def test_tables_of_rho_are_what_the_analysis_finds():
     group, text = grid()
-    rows = re.findall(
-        r"^\| ([a-z ]+) \| (-?\d\S+ \[.*\]) \| (\S+) \| (\d+) \|$", text, re.MULTILINE
-    )
-    assert len(rows) == 5
-    for measure, rho, p_value, n in rows:
-        name = MEASURES.get(measure, measure.replace(" ", "_"))
-        (each,) = [
-            rho.found
-            for rho in group.correlations
-            if (rho.task, rho.measure, rho.points) == ("mdqa", name, "synthetic")
-        ]
-        sides = each.spearman, each.spearman_low, each.spearman_high
-        assert rho == "{:.2f} [{:.2f}, {:.2f}]".format(*sides)
-        assert (f"{each.p_value:.2g}", str(each.n)) == (p_value, n)
-    told = re.compile(r"rho of recall \(tau 0\.1\) with F1 is (\S+ \[.*?\]), p = (\S+?)[.,] ")
+    assert told.rho_table(group, "mdqa") in text
+    assert told.over_table(group, "mdqa", "tau", (0.004, 0.5)) in text
+    assert told.over_table(group, "mdqa", "k", (1, 50)) in text
+
+
+def test_rho_in_words_is_that_of_the_table():
+    group, text = grid()
+    own = told.rhos(group, "mdqa")
+    rho = told.correlation(own["recall"].found), f"{own['recall'].found.p_value:.2g}"
+    said = re.compile(r"[Rr]ho of recall \(tau 0\.1\) with F1 is (\S+ \[.*?\]), p = (\S+?)[.,] ")
     for page in (text, README.read_text("utf-8")):
-        assert told.findall(" ".join(page.split())) == [(rows[0][1], rows[0][2])]
+        assert said.findall(in_one_line(page)) == [rho]
+        for measure in ("cosine", "answer_nll"):
+            assert told.correlation(own[measure].found) in in_one_line(page)
+    every = told.rhos(group, "mdqa", "all")["recall"].found
+    second = f"{told.correlation(every)} for recall, p = {every.p_value:.2g}, n = {every.n}."
+    assert second in in_one_line(text)
+
+
+def test_the_range_of_rho_over_thresholds_and_sizes_is_told():
+    group, text = grid()
+    ends = []
+    for by, low, high in (("tau", 0.004, 0.5), ("tau", 0.0105, 0.08), ("k", 1, 50)):
+        found = told.over(group, "mdqa", by)
+        near = [r for a, r in zip(found.at, found.rho, strict=True) if low <= a <= high]
+        ends += [f"{min(near):.2f}", f"{max(near):.2f}"]
+    words = (
+        r"from 0\.004 to 0\.5 rho is (\S+) to (\S+) \((\S+) to (\S+) from 0\.011 to 0\.075\), with "
+        r"sets of the 1 to 50 best heads (\S+) to (\S+)\. Picking"
+    )
+    assert re.findall(words, in_one_line(text)) == [tuple(ends)]
+    other = f"with other thresholds, from 0.004 to 0.5, it would be {ends[0]} to {ends[1]}"
+    assert other in in_one_line(README.read_text("utf-8"))
+
+
+def test_sentences_with_numbers_are_those_of_the_records():
+    group, text = grid()
+    (task,) = group.tasks
+    said = in_one_line(text)
+    for sentence in (
+        told.coarse(task),
+        told.picks(group),
+        told.noise(group, task),
+        told.against_loss(group, "mdqa"),
+    ):
+        assert sentence in said
+    folders = {folder.name for folder in (DOCS / "studies" / "nq-grid-1" / "runs").iterdir()}
+    names = {run.setting for run in points_of(task, "synthetic")}
+    both = sum(f"mdqa-{name}-seed1" in folders for name in names)
+    assert f"is at {len(folders)} of its 46 runs" in said
+    assert f"({len(folders)} of 46 runs)" in in_one_line(README.read_text("utf-8"))
+    assert f"{both} of the {len(names)} also with the second" in said
+
+
+def test_what_is_told_of_some_settings_alone_is_so():
+    group, text = grid()
+    (task,) = group.tasks
+    measures = ("recall", "recall_at_k", "cosine", "cosine_learned", "answer_nll")
+    names = [told.called(measure) for measure in measures]
+    apart = [told.among(task, measure, told.has_no_real_question) for measure in measures]
+    first = [told.among(task, measure, lambda run: run.seed == 0) for measure in measures]
+    said = in_one_line(text)
+    assert f"Over the {apart[0].n} without any: {told.listed(apart, names)}." in said
+    assert f"Seed 0 alone: {told.listed(first, names)}." in said
+
+
+def test_how_long_answers_are_is_told():
+    group, text = grid()
+    words = told.words_of_answers(group.tasks[0])
+    assert f"answers have on average {words}." in in_one_line(text)
+
+
+def test_rho_with_answers_that_stand_in_replies_is_as_told(nq_file):
+    group, text = grid()
+    measures = ("recall", "recall_at_k", "cosine", "cosine_learned", "answer_nll")
+    found = told.found_in_replies(group.tasks[0], measures, nq_file)
+    said = told.listed(found, [told.called(measure) for measure in measures])
+    assert f"stands in the reply as whole words, rho is {said}." in in_one_line(text)
 
 
 def test_choices_of_the_grid_are_what_the_analysis_counts():
     group, text = grid()
     rows = re.findall(r"^\| ([a-z ]+) \| (\d+) \| (\d+) \| (\d+) \|$", text, re.MULTILINE)
-    counted = {each.measure: (each.right, each.wrong, each.tied) for each in group.choices}
-    told = {MEASURES.get(m, m.replace(" ", "_")): tuple(map(int, row)) for m, *row in rows}
-    assert told == counted
+    counted = {told.called(c.measure): (c.right, c.wrong, c.tied) for c in group.choices}
+    assert {measure: tuple(map(int, row)) for measure, *row in rows} == counted
 
 
 def test_what_is_told_of_recall_is_what_the_settings_have():
@@ -117,32 +179,32 @@ def test_what_is_told_of_recall_is_what_the_settings_have():
     names = {run.setting for run in points_of(task, "synthetic")}
     own = [each.measures for each in task.settings if each.setting in names]
     f1 = sorted(each["f1"].value for each in own if each["recall"].value >= real - 1e-9)
-    told = re.compile(
+    said = re.compile(
         r"(\d+) of the (\d+) kinds recall as much .*? \((\S+)\) or more, and end anywhere between "
         r"(\S+) and (\S+) F1"
     )
     ends = [f"{value:.2f}" for value in (real, f1[0], f1[-1])]
-    assert told.findall(" ".join(text.split())) == [(str(len(f1)), str(len(own)), *ends)]
+    assert said.findall(in_one_line(text)) == [(str(len(f1)), str(len(own)), *ends)]
 
 
-def test_rho_over_tau_and_without_the_setting_that_is_not_matched_are_as_told():
+def test_rho_without_the_setting_that_is_not_matched_and_without_families_is_as_told():
     group, text = grid()
-    text = " ".join(text.split())
-    (over,) = [
-        each
-        for each in group.over_tau
-        if (each.task, each.measure, each.points) == ("mdqa", "recall", "synthetic")
-    ]
-    rhos = {f"{tau:.3g}": f"{rho:.2f}" for tau, rho in zip(over.taus, over.rho, strict=True) if rho}
-    (told,) = re.findall(r"rho of recall is (.*?)\. 0\.1 was fixed", text)
-    pairs = [pair.split(" at ") for pair in told.split(", ")]
-    assert len(pairs) > 3
-    assert all(rhos[tau] == rho for rho, tau in pairs)
     (task,) = group.tasks
-    names = {run.setting for run in points_of(task, "synthetic")} - {"entity-real"}
-    own = [each.measures for each in task.settings if each.setting in names]
-    rho = spearman(*([each[name].value for each in own] for name in ("recall", "f1")))
-    assert f"It has the lowest F1. Without it rho is {rho:.2f}." in text
+    families = {run.setting: family(run) for run in points_of(task, "synthetic")}
+    assert len(set(families.values())) == 6
+    own = {s.setting: s.measures for s in task.settings if s.setting in families}
+
+    def rho(keep):
+        kept = [measures for name, measures in own.items() if keep(name)]
+        return spearman(*([each[name].value for each in kept] for name in ("recall", "f1")))
+
+    said = in_one_line(text)
+    assert (
+        f"It has the lowest F1. Without it rho is {rho(lambda name: name != 'entity-real'):.2f}."
+        in said
+    )
+    without = {f: rho(lambda name, f=f: families[name] != f) for f in set(families.values())}
+    assert f"rho is between {min(without.values()):.2f} and {max(without.values()):.2f}." in said
 
 
 def test_the_run_that_was_repeated_came_out_as_it_is_told():
@@ -157,7 +219,7 @@ def test_the_run_that_was_repeated_came_out_as_it_is_told():
     same = sum(a == b for a, b in zip(*f1, strict=True))
     heads = [m > 0.1 for m in maps]
     assert (heads[0] == heads[1]).all()
-    told = (
+    said = (
         "F1 {:.3f} and {:.3f}, ".format(*(row["f1"] for row in records))
         + "{:.3f} [{:.3f}, {:.3f}] apart, ".format(*apart)
         + f"the same F1 on {same} of {len(f1[0])} questions; validation loss "
@@ -165,4 +227,4 @@ def test_the_run_that_was_repeated_came_out_as_it_is_told():
         + f"the same {heads[0].sum()} heads above tau, cosine of the head scores "
         + f"{cosine(*maps):.4f}"
     )
-    assert told in " ".join((DOCS / "findings.md").read_text("utf-8").split())
+    assert said in in_one_line((DOCS / "findings.md").read_text("utf-8"))

@@ -84,6 +84,10 @@ def test_a_comparison_has_the_values_worked_out_by_hand():
     assert forth.cosine_learned == pytest.approx(1 / np.sqrt(2 * 3))
     first = compared.pairs[0]
     assert first.recall_p_value == pytest.approx(2 / 4 * 1 / 4, abs=0.02)  # the layers kept
+    # Outside B the run has 0-1, where R has none, and 1-0, which one of four heads there would hit.
+    assert first.recall_learned_p_value == pytest.approx(1 / 4, abs=0.02)
+    # The other way: 1-0 and two of layer 2 beside 0-1 and 1-0, of which 1 in 4 hits 1-0.
+    assert compared.pairs[1].recall_learned_p_value == pytest.approx(1 / 4, abs=0.02)
     assert first.partial_given_layer is not None
     assert first.curves.by_k["recall"][first.curves.ks.index(2)] == 1 / 2
     assert first.intervals == {}

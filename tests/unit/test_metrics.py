@@ -19,6 +19,7 @@ from sce.metrics import (
     f1,
     metrics_for,
     normalize,
+    substring_exact_match,
 )
 
 
@@ -208,7 +209,7 @@ def test_normalisation_drops_case_articles_punctuation_and_spaces():
     assert normalize(" The  U.S., a   nation ") == "us nation"
 
 
-@pytest.mark.parametrize("metric", ["f1", "exact_match"])
+@pytest.mark.parametrize("metric", ["f1", "exact_match", "substring_exact_match"])
 def test_metrics_keep_every_example_and_start_afresh(metric):
     kept = metrics_for("mdqa")[metric]
     kept.update("Rome", ("Rome",))
@@ -218,3 +219,20 @@ def test_metrics_keep_every_example_and_start_afresh(metric):
     kept.update("Rome", ("Rome",))
     assert kept.compute().dtype == torch.float64
     assert kept.compute().flatten().tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("said", "right"),
+    [
+        ("Paris", True),
+        ("The capital of France is Paris.", True),
+        ("paris!", True),
+        ("Parisian", False),
+        ("", False),
+        ("the city of lights", True),
+        ("lights of the city", False),
+        ("the", False),  # what normalisation leaves nothing of stands nowhere
+    ],
+)
+def test_an_answer_is_found_where_it_stands_as_whole_words(said, right):
+    assert substring_exact_match(said, ["Paris", "city of lights", "the"]) == right

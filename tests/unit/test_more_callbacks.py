@@ -11,7 +11,7 @@ import pytest
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
-from callbacks import RecallAccuracyCorrelation, RecallEarlyStopping, ScoreCurves
+from callbacks import RecallAccuracyCorrelation, RecallEarlyStopping, RunRecords, ScoreCurves
 from runs import configured, run_train
 from sce.commands import TrainConfig
 from sce.decode import DecodeSettings
@@ -458,3 +458,23 @@ def test_an_accuracy_that_is_constant_has_no_correlation_and_no_interval():
     assert found.pop("correlation/n") == 9
     assert len(found) == 9
     assert set(found.values()) == {None}
+
+
+# -- records --------------------------------------------------------------------------------------
+
+
+def test_predictions_have_every_metric_and_null_for_a_likelihood_that_diverged(module):
+    more = {"substring_exact_match": 1.0}
+    answers = (
+        Prediction("a", "in\u2028Rome", 0.5, 0.0, more, None, 1.25, 2),
+        Prediction("b", "Oslo", 0.0, 0.0, {"substring_exact_match": 0.0}, None, math.nan, 3),
+    )
+    module.last_validation = Validation(4, answers, math.nan, (), {})
+    RunRecords().on_validation_end(module._trainer, module)
+    lines = (module.facts.run_dir / "predictions" / "step-000004.jsonl").read_text("utf-8")
+    rows = [json.loads(line, parse_constant=pytest.fail) for line in lines.split("\n") if line]
+    assert rows[0] == {
+        **{"id": "a", "prediction": "in\u2028Rome", "f1": 0.5, "exact_match": 0.0},
+        **{"substring_exact_match": 1.0, "nll": 1.25, "num_labels": 2},
+    }
+    assert (rows[1]["nll"], rows[1]["num_labels"]) == (None, 3)

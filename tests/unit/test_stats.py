@@ -306,6 +306,26 @@ def test_nulls_and_p_values_are_those_of_shuffled_heads(layer_matched):
     assert p_value(NONE, R) == 1
 
 
+def test_what_the_untuned_model_had_makes_no_overlap_significant():
+    """S has learned nothing: all it shares with R is B."""
+    b = np.zeros((4, 16), dtype=bool)
+    b[:, :4] = True
+    s, r = b.copy(), b.copy()
+    r[:, 4:6] = True
+    s[:, 10] = True
+    p_value = partial(stats.permutation_p_value, s, r, seed=0, layer_matched=True)
+    assert p_value() < 0.001
+    assert p_value(b) == 1.0
+    s[:, 4] = True
+    missed = 10 * 9 / (12 * 11)  # two of twelve heads a layer, neither of R's two
+    one, both = 2 * 2 * 10 / (12 * 11), 2 / (12 * 11)
+    law = np.array([1.0])
+    for _ in range(4):
+        law = np.convolve(law, [missed, one, both])
+    assert p_value(b) == pytest.approx(law[4:].sum(), abs=0.01)
+    assert p_value(r) is None
+
+
 def test_permutation_p_value_is_the_hypergeometric_tail_and_never_0():
     p_value = partial(stats.permutation_p_value, seed=0)
     # Four standard errors of a share of 10000 draws, at most.

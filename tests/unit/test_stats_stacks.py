@@ -56,6 +56,24 @@ def test_shapes_that_do_not_fit_are_refused():
         CompareWith(maps(1, count=2), None, tau=0.1, k=2)(maps(0))
 
 
+def test_a_grid_in_any_order_and_scores_that_do_not_exist():
+    scores, reference = maps(0), maps(1)
+    scores[0, 0, 0] = np.nan
+    for by, at in (("tau", [0.4, 0.0, 0.25, 0.25]), ("k", [3, 12, 1, 3])):
+        mixed = SharesOver(reference, None, at, by=by)(scores)["recall"]
+        for index, point in enumerate(at):
+            alone = SharesOver(reference, None, [point], by=by)(scores)["recall"]
+            assert mixed[:, [index]] == pytest.approx(alone, nan_ok=True)
+    without = np.nan_to_num(scores, nan=0.0)
+    for by, at in (("tau", [0.0, 0.2]), ("k", [2, 5])):
+        pair = [
+            SharesOver(reference, None, at, by=by)(each)["precision"] for each in (scores, without)
+        ]
+        assert pair[0] == pytest.approx(pair[1], nan_ok=True)
+    with pytest.raises(ValueError, match="shapes differ"):
+        SharesOver(reference, None, [0.1], by="tau")(maps(1, shape=(3, 5)))
+
+
 def test_nulls_are_what_dealing_heads_within_their_layer_gives():
     rng = np.random.default_rng(0)
     s, r, b = rng.random((3, 5, 8)) ** 3

@@ -218,7 +218,7 @@ def first_prediction(run, options, tmp_path) -> str:
 
     seen = []
     patch = pytest.MonkeyPatch()
-    patch.setattr(answering, "is_right", lambda text, answers: bool(seen.append(text)))
+    patch.setattr(answering, "substring_exact_match", lambda text, answers: bool(seen.append(text)))
     run_again(run, options, tmp_path)
     patch.undo()
     words = [word for word in seen[0].split() if normalize(word)]
@@ -540,7 +540,8 @@ def test_a_curve_of_controls_is_the_mean_of_its_draws(run, scores, tmp_path):
     seen = []
     with pytest.MonkeyPatch.context() as patch:
         # Right without ablation, and with every second set after it.
-        patch.setattr(answering, "is_right", lambda *a: not seen.append(a) and len(seen) % 2 == 1)
+        every_second = lambda *a: not seen.append(a) and len(seen) % 2 == 1  # noqa: E731
+        patch.setattr(answering, "substring_exact_match", every_second)
         result, _ = run(f"heads.file={scores}", "heads.k=[1,3]", f"closed_book={file}")
     for curve in (c for c in result["curves"] if c["kind"] != "heads"):
         for index, k in enumerate(curve["k"]):

@@ -140,6 +140,16 @@ def test_the_adapter_loads_with_peft_alone_and_carries_the_rope_change(finished,
     assert note["step"] == 4
 
 
+def test_predictions_hold_what_the_row_of_their_step_is_the_mean_of(finished):
+    for row in read_jsonl(finished / "records.jsonl"):
+        answers = read_jsonl(finished / "predictions" / f"step-{row['step']:06d}.jsonl")
+        assert len(answers) == row["num_examples"] == 6
+        for name in ("f1", "exact_match", "substring_exact_match"):
+            assert np.mean([each[name] for each in answers]) == pytest.approx(row[name])
+        nll, tokens = (sum(each[name] for each in answers) for name in ("nll", "num_labels"))
+        assert nll / tokens == pytest.approx(row["answer_nll"])
+
+
 def test_curves_have_one_row_a_step_on_the_optimiser_s_steps(finished):
     import csv
 
@@ -152,7 +162,7 @@ def test_curves_have_one_row_a_step_on_the_optimiser_s_steps(finished):
                 by_key.setdefault(key, []).append(int(row["step"]))
     assert by_key["train/loss"] == [1, 2, 3, 4]
     assert by_key["val/f1"] == by_key["heads/recall"] == [0, 2, 4]
-    measures = ("f1", "exact_match", "answer_nll")
+    measures = ("f1", "exact_match", "substring_exact_match", "answer_nll")
     bounds = [f"val/{name}_{end}" for name in measures for end in ("low", "high")]
     assert all(by_key[name] == [0, 2, 4] for name in (*bounds, "val/num_examples"))
     for row in rows:

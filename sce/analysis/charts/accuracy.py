@@ -23,7 +23,7 @@ from sce.analysis.charts.style import (
     ruler,
     split,
 )
-from sce.analysis.findings import Group, Rho, RhoOverTau, Task
+from sce.analysis.findings import Group, Rho, RhoOver, Task
 from sce.analysis.parts import Setting
 from sce.stats import Estimate
 
@@ -99,42 +99,44 @@ def rhos(group: Group, task: str | None) -> Figure | None:
     return Figure(f"{task or 'all tasks, pooled'}: what goes with F1", lines, [panel])
 
 
-def rho_over_tau(group: Group, task: Task) -> Figure | None:
-    """Rho with F1 as a function of the threshold, a panel a measure."""
+def rho_over(group: Group, task: Task, by: str) -> Figure | None:
+    """Rho with F1 as a function of the threshold, or of the sets' size; a panel a measure."""
     own = [
         found
-        for found in group.over_tau
-        if (found.task, found.points) == (task.task, "synthetic")
+        for found in group.rho_over
+        if (found.task, found.points, found.by) == (task.task, "synthetic", by)
         and any(rho is not None for rho in found.rho)
     ]
     if not own:
         return None
     known = [
-        tau
+        at
         for found in own
-        for tau, rho in zip(found.taus, found.rho, strict=True)
-        if rho is not None and tau > 0
+        for at, rho in zip(found.at, found.rho, strict=True)
+        if rho is not None and at > 0
     ]
     panels = [_rho_panel(group, task, found, (min(known), max(known))) for found in own]
     lines = (
         "Bands: 95%, bootstrap over settings, seeds drawn anew inside. Grey dots: the smallest",
-        f"|rho| that could be shown. Orange dashes: tau = {task.tau:g}, as in the other figures.",
+        f"|rho| that could be shown. Orange dashes: {by} = {_fixed(task, by):g}, as elsewhere.",
     )
-    title = f"{task.task}: does the threshold matter?"
+    what = "threshold" if by == "tau" else "size of the sets"
+    title = f"{task.task}: does the {what} matter?"
     return Figure(title, lines, panels, columns=2, spacing=28)
 
 
-def _rho_panel(group: Group, task: Task, found: RhoOverTau, ends: tuple[float, float]) -> Panel:
-    columns = zip(found.taus, found.rho, found.low, found.high, found.n, strict=True)
+def _rho_panel(group: Group, task: Task, found: RhoOver, ends: tuple[float, float]) -> Panel:
+    columns = zip(found.at, found.rho, found.low, found.high, found.n, strict=True)
     rows: Rows = [
-        {"tau": tau, "rho": rho, "low": low, "high": high, "n": n}
-        for tau, rho, low, high, n in columns
-        if rho is not None and tau > 0
+        {"at": at, "rho": rho, "low": low, "high": high, "n": n}
+        for at, rho, low, high, n in columns
+        if rho is not None and at > 0
     ]
     base = alt.Chart(data(rows))
-    scale = alt.Scale(type="log", domain=list(ends))
-    axis = alt.Axis(values=[1e-3, 1e-2, 1e-1, 1, 10], grid=False, format="~g")
-    x = alt.X("tau:Q", scale=scale, axis=axis, title="threshold tau")
+    scale = alt.Scale(type="log", domain=list(ends), nice=False)
+    axis = alt.Axis(values=[1e-3, 1e-2, 1e-1, 1, 10, 100], grid=False, format="~g")
+    across = "threshold tau" if found.by == "tau" else "heads in a set, k"
+    x = alt.X("at:Q", scale=scale, axis=axis, title=across)
     y = alt.Y("rho:Q", scale=alt.Scale(domain=[-1, 1]), title="Spearman rho with F1")
     colour = MEASURE_COLOURS[found.measure]
     sides = alt.Y("low:Q"), alt.Y2("high:Q")
@@ -142,11 +144,17 @@ def _rho_panel(group: Group, task: Task, found: RhoOverTau, ends: tuple[float, f
     line = base.mark_line(color=colour, point={"size": 16, "color": colour}).encode(x, y)
     least = _least(group.correlations, task.task, found.measure)
     shown = [ruler(sign * least, "y", CHANCE, (2, 2)) for sign in (-1, 1)] if least else []
-    marks = [ruler(0.0, "y", "#999999", (1, 0)), ruler(task.tau, "x", TAU, (4, 2)), *shown]
+    fixed = ruler(_fixed(task, found.by), "x", TAU, (4, 2))
+    marks = [ruler(0.0, "y", "#999999", (1, 0)), fixed, *shown]
     every = [mark for each in marks for mark in each]
     most = max(row["n"] for row in rows)
     title = heading(SHORT[found.measure], f"n = {most} synthetic, limited and mixed settings")
     return Panel([band, *every, line], 290, 190, title)
+
+
+def _fixed(task: Task, by: str) -> float:
+    """The threshold, or the size, that the other figures have."""
+    return task.tau if by == "tau" else task.k
 
 
 def predictors(group: Group, task: Task) -> Figure | None:

@@ -22,7 +22,7 @@ from sce.analysis.charts.style import (
     value,
 )
 from sce.analysis.findings import Task
-from sce.analysis.parts import Checkpoint, Curve, Run, Setting
+from sce.analysis.parts import Checkpoint, Curve, Setting
 
 OVER = ("recall", "recall_learned", "precision", "jaccard")
 LEARNED = ("f1", "recall", "recall_learned")
@@ -75,7 +75,7 @@ def _over_panel(task: Task, measure: str, by: str) -> Panel | None:
     members = [run.name for run in task.runs if run.in_reference and not run.is_point]
     for name, kind, names in [*sets, ("real, in the reference", "real", members)]:
         runs = [run for run in task.runs if run.name in names]
-        found = _mean_curve([c for run in runs if (c := _curve(run, by)) is not None], measure)
+        found = _mean_curve([c for run in runs if (c := run.curve(by)) is not None], measure)
         rows += [{"name": name, "kind": kind, **point} for point in found]
     rows = [row for row in rows if row["at"] > 0]
     if not rows:
@@ -99,10 +99,6 @@ def _over_panel(task: Task, measure: str, by: str) -> Panel | None:
     layered = [*ruler(mark, "x", TAU, (4, 2)), bars, line, heavy, *_chance(task, measure, by, x)]
     num = len({row["name"] for row in rows})
     return Panel(layered, 300, 200, heading(SHORT[measure], f"{num} lines"))
-
-
-def _curve(run: Run, by: str) -> Curve | None:
-    return run.over_tau if by == "tau" else run.over_k
 
 
 def _mean_curve(curves: Sequence[Curve], measure: str) -> Rows:
@@ -134,7 +130,7 @@ def _chance(task: Task, measure: str, by: str, x: alt.X) -> Marks:
     for setting in task.settings:
         if setting.kind in ("real", "untuned"):
             continue
-        curves = [c for run in task.runs if run.name in setting.runs and (c := _curve(run, by))]
+        curves = [c for run in task.runs if run.name in setting.runs and (c := run.curve(by))]
         for row in _mean_curve(curves, f"{measure}_null_layer"):
             at.setdefault(row["at"], []).append(row["value"])
     rows = [{"at": place, "value": float(np.mean(at[place]))} for place in sorted(at) if place > 0]

@@ -18,7 +18,8 @@ VERSION = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 OF_TASK: dict[str, Callable[[Group, Task], Figure | None]] = {
     "heads-and-f1": accuracy.against_f1,
     "rho": lambda group, task: accuracy.rhos(group, task.task),
-    "rho-over-tau": accuracy.rho_over_tau,
+    "rho-over-tau": lambda group, task: accuracy.rho_over(group, task, "tau"),
+    "rho-over-k": lambda group, task: accuracy.rho_over(group, task, "k"),
     "over-tau": lambda group, task: curves.over(task, "tau"),
     "over-k": lambda group, task: curves.over(task, "k"),
     "maps": lambda group, task: heads.maps(task),

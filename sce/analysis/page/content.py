@@ -14,10 +14,10 @@ from sce.analysis.findings import Findings, Group, Task
 from sce.analysis.page.figures import figures_of
 from sce.analysis.page.looks import LOOKS, fits
 from sce.analysis.page.tables import estimate
-from sce.analysis.parts import LABELS, PREDICTORS, HeadSetOf, Run, Setting
+from sce.analysis.parts import ACCURACY, LABELS, PREDICTORS, HeadSetOf, Run, Setting
 from sce.stats import Estimate
 
-SHOWN = (*PREDICTORS, "f1", "exact_match", "num_heads", "num_reference_heads", "recall_base")
+SHOWN = (*PREDICTORS, *ACCURACY, "num_heads", "num_reference_heads", "recall_base")
 """Measures of runs and settings that the page has."""
 Plain = dict[str, Any]
 
@@ -40,7 +40,12 @@ def content(
         "notes": dict(found.notes),
         "skipped": [[each.file, each.run or "", each.reason] for each in found.skipped],
         "labels": {**LABELS, "num_heads": "heads above tau"},
-        "short": {**SHORT, "num_heads": "heads", "exact_match": "exact match"},
+        "short": {
+            **SHORT,
+            "num_heads": "heads",
+            "exact_match": "exact match",
+            "substring_exact_match": "substring match",
+        },
         "colours": COLOURS,
         "shapes": SHAPES,
         "first_measures": list(SCATTERED),

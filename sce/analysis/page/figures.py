@@ -85,7 +85,14 @@ QUESTIONS = (
     Question(
         "rho-over-tau",
         "Does it depend on the threshold?",
-        tables.rho_over_tau,
+        lambda group, task: tables.rho_over(group, task, "tau"),
+        f"{_ALL} The null is rho 0, the ceiling 1.",
+        margin=75,
+    ),
+    Question(
+        "rho-over-k",
+        "Does it depend on the size of the sets?",
+        lambda group, task: tables.rho_over(group, task, "k"),
         f"{_ALL} The null is rho 0, the ceiling 1.",
         margin=75,
     ),

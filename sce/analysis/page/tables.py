@@ -71,6 +71,7 @@ def rhos(group: Group, task: str | None) -> list[Table]:
     picks = ("measure", "picks the better", "the worse", "neither", "settings")
     found = [
         _table("Correlation with F1", (*names.split(","), "settings", "runs"), rows),
+        *_scrutiny(group, task),
         _table("Which measure says more", columns, asked),
     ]
     if chosen:
@@ -78,18 +79,36 @@ def rhos(group: Group, task: str | None) -> list[Table]:
     return found
 
 
-def rho_over_tau(group: Group, task: Task) -> list[Table]:
-    """Rho at every threshold."""
+def _scrutiny(group: Group, task: str | None) -> list[Table]:
+    """What each correlation may owe to alike settings, to loss and to noise; of a task's alone."""
+    rows: list[Row] = []
+    for rho in group.correlations:
+        if rho.task != task or task is None or rho.found.spearman is None:
+            continue
+        parts: Row = [None] * 6
+        if rho.families is not None:
+            pair = rho.families.between, rho.families.within
+            parts = [v for p in pair for v in (_rounded(p.spearman), _rounded(p.p_value), p.n)]
+        beside = estimate(rho.given_loss), estimate(rho.reliability)
+        measure = LABELS.get(rho.measure, rho.measure)
+        rows.append([measure, POINTS[rho.points], _rounded(rho.p_holm), *parts, *beside])
+    names = "measure,points,p after Holm,rho between families,p,families,rho within families,p"
+    columns = (*names.split(","), "settings", "rho given validation loss", "reliability over seeds")
+    return [_table("How far to trust these", columns, rows)] if rows else []
+
+
+def rho_over(group: Group, task: Task, by: str) -> list[Table]:
+    """Rho at every threshold, or at every size of the sets."""
     rows = [
-        [SHORT[each.measure], POINTS[each.points], tau, _estimate(rho, low, high, n), n]
-        for each in group.over_tau
-        if each.task == task.task
-        for tau, rho, low, high, n in zip(
-            each.taus, each.rho, each.low, each.high, each.n, strict=True
+        [SHORT[each.measure], POINTS[each.points], at, _estimate(rho, low, high, n), n]
+        for each in group.rho_over
+        if (each.task, each.by) == (task.task, by)
+        for at, rho, low, high, n in zip(
+            each.at, each.rho, each.low, each.high, each.n, strict=True
         )
     ]
-    columns = ("measure", "points", "tau", "Spearman rho with F1", "settings")
-    return [_table("Rho at every threshold", columns, rows)]
+    columns = ("measure", "points", by, "Spearman rho with F1", "settings")
+    return [_table(f"Rho at every {by}", columns, rows)]
 
 
 def predictors(group: Group, task: Task) -> list[Table]:
@@ -97,13 +116,14 @@ def predictors(group: Group, task: Task) -> list[Table]:
     rows = [
         [
             *(SHORT.get(p.name, p.name), _rounded(p.mae), _rounded(p.mean_only_mae)),
-            *(estimate(p.ratio), estimate(p.ratio_to_loss), p.ratio.n, p.num_runs),
+            *(estimate(p.ratio), estimate(p.ratio_to_loss), estimate(p.ratio_by_family)),
+            *(p.ratio.n, p.num_runs),
         ]
         for p in group.predictors
         if p.task == task.task
     ]
     names = ("from", "mean absolute error", "that of the mean of the others", "ratio of the two")
-    columns = (*names, "ratio to validation loss", "settings", "runs")
+    columns = (*names, "ratio to validation loss", "ratio, families left out", "settings", "runs")
     return [_table("Prediction of F1, settings left out", columns, rows)]
 
 
@@ -111,7 +131,7 @@ def over(task: Task, by: str) -> list[Table]:
     """What each run has in common with the reference, at every tau or k."""
     rows: list[Row] = []
     for run in task.runs:
-        curve = run.over_tau if by == "tau" else run.over_k
+        curve = run.curve(by)
         for index, at in enumerate(curve.at if curve else ()):
             own = curve.measures if curve else {}
             values = {name: numbers[index] for name, numbers in own.items()}

@@ -1,7 +1,7 @@
 // Which run is looked at, and the numbers of all of them.
 
 const RUN_MEASURES = [
-  "f1", "exact_match", "recall", "recall_learned", "precision", "jaccard", "recall_at_k",
+  "f1", "exact_match", "substring_exact_match", "recall", "recall_learned", "precision", "jaccard", "recall_at_k",
   "cosine", "cosine_learned", "spearman", "answer_nll", "num_heads",
 ];
 

@@ -3,7 +3,7 @@
 function startScatter() {
   const has = (name) => report.groups.some((each) => each.tasks.some((task) => task.runs.some((run) => run.measures[name])));
   const order = [...report.first_measures, ...Object.keys(report.labels)];
-  const names = [...new Set(order)].filter((name) => !["f1", "exact_match"].includes(name) && has(name));
+  const names = [...new Set(order)].filter((name) => !["f1", "exact_match", "substring_exact_match"].includes(name) && has(name));
   state.measure = names[0] ?? "recall";
   const options = names.map((name) => [name, report.labels[name] ?? name]);
   const choose = (measure) => {
