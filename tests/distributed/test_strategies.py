@@ -97,7 +97,9 @@ def test_every_rank_answers_and_scores_what_one_process_does(
             HeadScores.load(run_dir / "heads" / "step-000001.json").per_example,
         )
     (one, scores), (two, others) = found.values()
+    nll, other_nll = ([row.pop("nll") for row in rows] for rows in (one, two))
     assert one == two
+    assert nll == pytest.approx(other_nll, rel=1e-5)  # sums in another order
     assert len({row["prediction"] for row in one}) > 1
     assert np.abs(scores).max() > 0.01
     np.testing.assert_allclose(scores, others, rtol=1e-4, atol=1e-4)
