@@ -57,7 +57,7 @@ def test_every_task_has_every_figure_with_its_caption_and_numbers(data):
         for task in ("mdqa", "musique", None)
     }
     assert by_task["mdqa"] == by_task["musique"]
-    assert len(by_task["mdqa"]) == 14
+    assert len(by_task["mdqa"]) == 15
     assert by_task[None] == ["rho"]
     for figure in figures:
         assert figure["parts"], figure["key"]
