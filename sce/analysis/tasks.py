@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sce.analysis.findings import Task
+from sce.analysis.forked import each_measured
 from sce.analysis.groups import Key, Member, most, odd_ones
 from sce.analysis.heads import layer_shares, overlaps, reference_set, sets_of, untuned_set
 from sce.analysis.means import ceiling, nulls, settings
@@ -53,7 +54,7 @@ def task_findings(
     plan = _plan(runs, found, float(tau), int(k))
     every = [*runs] if before is None or before in runs else [*runs, before]
     resampler = Resampler(before, base)
-    each = [measured(run, found, resampler, plan) for run in every]
+    each = each_measured(every, lambda run: measured(run, found, resampler, plan))
     if not plan.draw_all and any(m.run.last.source == "scores" for m in each):
         warnings.append(
             f"more than {MAX_DRAWN} checkpoints: only the last of each run has bounds that are "

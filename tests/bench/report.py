@@ -8,6 +8,7 @@ of the processes had that draw files.
 """
 
 import argparse
+import os
 import resource
 import sys
 import tempfile
@@ -62,6 +63,7 @@ def worker(spec: dict[str, Any]) -> dict[str, Any]:
 
     out = Path(spec["out"])
     if spec["stage"] == STAGES[1]:
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as the command does, before numpy is there
         from sce.analysis.charts import files
 
         files.save_figures = lambda *given: []
