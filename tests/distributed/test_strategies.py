@@ -181,6 +181,18 @@ def test_weights_gathered_while_validating_can_be_trained_on(runs, tiny_folder, 
     assert_same_training(runs["fsdp"], run_dir, exactly=True)
 
 
+def test_dropout_takes_the_same_from_sharded_weights_and_goes_on_with_it(runs, tiny_folder):
+    """Drawn by seed, step and rank, so not as one process draws it."""
+    dropout = "lora.dropout=0.3"
+    trained(tiny_folder, "ddp", dropout, "run_dir=dropout")
+    stopped(tiny_folder, "fsdp", 3, "dropout-parted", dropout)
+    trained(tiny_folder, "fsdp", dropout, "run_dir=dropout-parted", "resume=true")
+    whole, parted = Path("dropout"), Path("dropout-parted")
+    assert_same_training(whole, parted)
+    norms = [[*column(run_dir, "train/grad_norm").values()] for run_dir in (runs["ddp"], whole)]
+    assert not np.allclose(*norms, rtol=1e-2)
+
+
 def test_checkpoints_hold_the_trained_parts_alone(runs):
     for run_dir in runs.values():
         state = checkpoint(run_dir)["state_dict"]
