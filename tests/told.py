@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 from sce.analysis.accuracy import points_of
 from sce.analysis.findings import Group, Rho, RhoOver, Task
-from sce.analysis.parts import Run
+from sce.analysis.parts import Pair, Run
 from sce.metrics import substring_exact_match
 from sce.stats import Correlation, Estimate, spearman
 from sce.stats.scrutiny import reliability
@@ -21,6 +21,7 @@ CALLED = {
     "recall_at_k": "recall of the 20 best",
     "spearman": "Spearman of the scores",
 }
+NEEDLES = ("high", "template", "entity")
 NO_REAL_QUESTIONS = ("high", "low_template", "low_entity", "symbolic")
 """Concepts of settings that have no question in common with real data."""
 
@@ -217,3 +218,33 @@ def _answers(run: Run) -> dict[str, str]:
     with file.open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     return {row["id"]: row["prediction"] for row in rows}
+
+
+PURE = (
+    *(f"{needles}-{context}" for needles in NEEDLES for context in ("real", "high", "low")),
+    "symbolic",
+)
+"""Pure cells whose needles are not real."""
+
+
+def arms(task: Task) -> dict[str, str]:
+    """Kinds of data that were to be tuned on after the grid, by what they were chosen by."""
+    own = {each.setting: each.measures for each in task.settings}
+    pairs = [pair for pair in task.pairs if {pair.first, pair.second} <= set(PURE)]
+    matched = [pair for pair in pairs if "entity-real" not in (pair.first, pair.second)]
+
+    def united(pair: Pair) -> list[float]:
+        found = (pair.recall, pair.mean_recall, pair.mean_cosine)
+        return [each for each in found if each is not None]
+
+    def loss(pair: Pair) -> float:
+        return sum(own[name]["answer_nll"].value or 0.0 for name in (pair.first, pair.second))
+
+    chosen = {
+        "recall": max(pairs, key=united),
+        "least": min(matched, key=united),
+        "loss": min(pairs, key=loss),
+    }
+    best = max(PURE, key=lambda name: own[name]["f1"].value or 0.0)
+    named = {by: f"`{pair.first}` with `{pair.second}`" for by, pair in chosen.items()}
+    return named | {"f1": f"`{best}`"}

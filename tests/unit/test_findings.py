@@ -207,6 +207,18 @@ def test_rho_without_the_setting_that_is_not_matched_and_without_families_is_as_
     assert f"rho is between {min(without.values()):.2f} and {max(without.values()):.2f}." in said
 
 
+def test_mixtures_were_chosen_by_what_they_are_said_to_be_chosen_by():
+    group, text = grid()
+    arms, said = told.arms(group.tasks[0]), in_one_line(text)
+    for before, by in (
+        ("Chosen by recall is ", "recall"),
+        ("The pure cell of the highest F1 is ", "f1"),
+        ("of the pairs without it the least is ", "least"),
+        ("The pair of the lowest mean loss is ", "loss"),
+    ):
+        assert f"{before}{arms[by]}" in said
+
+
 def test_the_run_that_was_repeated_came_out_as_it_is_told():
     runs = [DOCS / "studies" / "nq-grid-1" / f for f in ("runs", "repeat")]
     pair = [folder / "mdqa-reference-seed100" for folder in runs]
