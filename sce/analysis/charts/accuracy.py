@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import altair as alt
 
+from sce.analysis.charts.axes import stretched, ticks
 from sce.analysis.charts.figure import Figure, Panel, step
 from sce.analysis.charts.labels import FONT, placed
 from sce.analysis.charts.style import (
@@ -209,8 +210,9 @@ def _scatter(group: Group, task: Task, measure: str) -> Panel | None:
     top = max(tops) or 1.0
     every = [row["x_low"] for row in rows] + [row["x"] for row in seeds]
     low = min(every if null is None or null.value is None else [*every, null.value])
-    across = (0.0 if 0 <= low < 0.35 else low - 0.02 * (1 - low), 1.0)
-    x = alt.X("x:Q", scale=alt.Scale(domain=list(across), nice=False), title=SHORT[measure])
+    power = stretched(task, measure)
+    across = (0.0 if 0 <= low < 0.35 or power > 1 else low - 0.02 * (1 - low), 1.0)
+    x = _across(measure, across, power)
     y = alt.Y("y:Q", scale=alt.Scale(domain=[0, 1.05 * top], nice=False), title="F1")
     kinds = kinds_of(task)
     base, colour = alt.Chart(data(rows)), kind_colour(kinds)
@@ -227,11 +229,20 @@ def _scatter(group: Group, task: Task, measure: str) -> Panel | None:
         small = alt.Chart(data(seeds)).mark_point(filled=True, size=14, opacity=1, fillOpacity=0.5)
         layers.append(small.encode(x, y, colour, kind_shape(kinds)))
     layers.append(marks.encode(x, y, colour, kind_shape(kinds)))
-    if named := placed(rows, SIZE, (across, (0.0, 1.05 * top))):
+    if named := placed(rows, SIZE, (across, (0.0, 1.05 * top)), power):
         quiet = alt.Chart(data(named)).mark_text(align="left", fontSize=FONT, color="#555555")
         layers.append(quiet.encode(alt.X("text_x:Q"), alt.Y("text_y:Q"), alt.Text("name:N")))
     title = heading(SHORT[measure], *_says(group.correlations, task.task, measure))
     return Panel(layers, *SIZE, title)
+
+
+def _across(measure: str, ends: tuple[float, float], power: float) -> alt.X:
+    if power == 1:
+        scale = alt.Scale(domain=list(ends), nice=False)
+        return alt.X("x:Q", scale=scale, title=SHORT[measure])
+    scale = alt.Scale(type="pow", exponent=power, domain=list(ends), nice=False)
+    axis = alt.Axis(values=ticks(power), labelOverlap=False, format=".2~f")
+    return alt.X("x:Q", scale=scale, axis=axis, title=f"{SHORT[measure]} (stretched towards 1)")
 
 
 def _point(setting: Setting, measure: str) -> dict:

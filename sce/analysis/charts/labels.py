@@ -13,7 +13,10 @@ Ends = tuple[float, float]
 
 
 def placed(
-    rows: Sequence[dict[str, Any]], size: tuple[int, int], ends: tuple[Ends, Ends]
+    rows: Sequence[dict[str, Any]],
+    size: tuple[int, int],
+    ends: tuple[Ends, Ends],
+    power: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Rows of `name`, `text_x` and `text_y` for the labels that cover neither point nor label.
 
@@ -23,11 +26,16 @@ def placed(
     Args:
         rows: `name`, `kind`, `x` and `y` of each point.
         size: width and height of the plot, in pixels.
-        ends: of the two scales.
+        ends: of the two scales; of x above 0 where it is stretched.
+        power: that x is stretched by.
     """
-    (width, height), ((left, right), (low, high)) = size, ends
+    (width, height), (across, (low, high)) = size, ends
+    left, right = (end**power if power != 1 else end for end in across)
     scale_x, scale_y = width / (right - left or 1.0), height / (high - low or 1.0)
-    spots = [((row["x"] - left) * scale_x, (high - row["y"]) * scale_y) for row in rows]
+    xs = [row["x"] ** power if power != 1 else row["x"] for row in rows]
+    spots = [
+        ((x - left) * scale_x, (high - row["y"]) * scale_y) for x, row in zip(xs, rows, strict=True)
+    ]
     taken = [(x - _POINT, y - _POINT, x + _POINT, y + _POINT) for x, y in spots]
     found = []
     for index, (x, y) in enumerate(spots):
@@ -46,6 +54,7 @@ def placed(
             if inside and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
                 text_x, text_y = left + at / scale_x, high - middle / scale_y
+                text_x = text_x ** (1 / power) if power != 1 else text_x
                 found.append({"name": rows[index]["name"], "text_x": text_x, "text_y": text_y})
                 break
     return found

@@ -7,6 +7,7 @@ import numpy as np
 import vl_convert
 
 from sce.analysis.charts.accuracy import SCATTERED
+from sce.analysis.charts.axes import STRETCHED, stretched, ticks
 from sce.analysis.charts.figure import Figure
 from sce.analysis.charts.files import VERSION, Key, figures
 from sce.analysis.charts.style import COLOURS, SHAPES, SHORT
@@ -101,10 +102,17 @@ def _task(task: Task) -> Plain:
         "untuned": _set(task.untuned, task.num_heads),
         "ceiling": _measures(task.ceiling),
         "nulls": _measures(task.nulls),
+        "stretched": _stretched(task),
         "warnings": list(task.warnings),
         "runs": [_run(run, task.num_heads) for run in task.runs],
         "settings": [_setting(each) for each in task.settings],
     }
+
+
+def _stretched(task: Task) -> Plain:
+    """Measure -> exponent and ticks of its axis, where that is not a plain one."""
+    powers = {measure: stretched(task, measure) for measure in STRETCHED}
+    return {m: {"power": each, "ticks": ticks(each)} for m, each in powers.items() if each > 1}
 
 
 def _run(run: Run, num_heads: int) -> Plain:

@@ -113,11 +113,17 @@ function scatterSpec(task, rows, room) {
   const all = [...rows.flatMap((row) => [row.x_low, row.x_high]), ...[top, null_].filter(Boolean).map((each) => each[0])];
   const [low, most] = [Math.min(...all), Math.max(...all)];
   const bounded = most <= 1 && low >= -1;
-  const right = bounded ? (most > 0.96 ? 1.02 : 1) : most + 0.04 * (most - low || 1);
-  const left = low >= 0 && low < 0.35 && bounded ? 0 : low - 0.04 * (right - low || 1);
+  const stretched = task.stretched[state.measure];
+  const right = stretched ? 1 : bounded ? (most > 0.96 ? 1.02 : 1) : most + 0.04 * (most - low || 1);
+  const left = stretched || (low >= 0 && low < 0.35 && bounded) ? 0 : low - 0.04 * (right - low || 1);
   const up = 1.06 * Math.max(...rows.map((row) => row.y_high), high?.[0] ?? 0, 0.05);
   const width = Math.max(200, Math.min(640, room - 60));
   const x = { field: "x", type: "quantitative", title: report.labels[state.measure] ?? state.measure, scale: { domain: [left, right], nice: false } };
+  if (stretched) {
+    x.title += " (stretched towards 1)";
+    x.scale = { ...x.scale, type: "pow", exponent: stretched.power };
+    x.axis = { values: stretched.ticks, labelOverlap: false, format: ".2~f" };
+  }
   const y = { field: "y", type: "quantitative", title: "F1", scale: { domain: [0, up], nice: false } };
   const colour = { field: "kind", type: "nominal", title: null, scale: { domain: kinds, range: kinds.map((kind) => colours[kind]) }, legend: { orient: "top", columns: width < 420 ? 3 : 6 } };
   const shape = { ...colour, scale: { domain: kinds, range: kinds.map((kind) => report.shapes[kind]) } };
